@@ -1,0 +1,139 @@
+/**
+ * What other rooms see of the bus. NATS itself is known only inside this folder.
+ * @module
+ */
+
+/** Where a manager finds the bus; the file may change while it runs and is read at each connect. */
+export interface BusAddress {
+  /** `host:port` candidates, in the order to be tried (all at once, first to answer wins). */
+  servers: string[];
+  tls: boolean;
+  /** Authority of the server's certificate, PEM; `null` without TLS or for the system's. */
+  ca: string | null;
+  /** Name in the server's certificate, whatever the address. */
+  serverName: string | null;
+}
+
+/** How a client proves its role. */
+export interface BusAccess {
+  /** File with a {@linkcode BusAddress} as JSON. */
+  addressFile: string;
+  /** File (0600) with the nkey seed of the role. */
+  seedFile: string;
+  endpointId: string;
+}
+
+/** One task as the bus hands it to a manager. The body is the AMQP body, untouched. */
+export interface TaskDelivery {
+  readonly taskId: string;
+  readonly functionId: string;
+  /** Version byte and JSON; see compute/messages.ts. */
+  readonly body: Uint8Array;
+  /** JSON text, as the submitter gave it. */
+  readonly resourceSpecification: string | null;
+  readonly resultSerializers: string[] | null;
+  /** Sequence in the TASKS stream. */
+  readonly seq: number;
+  /** Nanoseconds since the epoch at which the endpoint stored it, for timings. */
+  readonly storedNs: number;
+  /** Nanoseconds since the epoch at which the endpoint received it from AMQP. */
+  readonly receivedNs: number;
+}
+
+/** A task that one manager runs now. */
+export interface RunningTask {
+  taskId: string;
+  seq: number;
+  attempt: number;
+  /** Milliseconds since the epoch. */
+  startedMs: number;
+  worker: number;
+}
+
+/** What a manager says of itself, at once and then every beat. */
+export interface ManagerReport {
+  managerId: string;
+  /** Hex SHA-256 of the manager's session secret: its results carry the secret. */
+  secretHash: string;
+  blockId: string;
+  jobId: string | null;
+  host: string;
+  pid: number;
+  bootId: string;
+  version: string;
+  pythonVersion: string | null;
+  dillVersion: string | null;
+  startedMs: number;
+  /** Wall time at which its block ends, if known. */
+  endsAtMs: number | null;
+  workers: number;
+  idleWorkers: number;
+  prefetch: number;
+  /** Tasks in hand that have not begun. */
+  waiting: number;
+  running: RunningTask[];
+  /** Milliseconds for which no worker had a task. */
+  idleMs: number;
+  draining: boolean;
+  tasksDone: number;
+  coreCount: number;
+  memoryGb: number;
+  accelerators: number;
+  /** Rises with each connection to the bus: a change means that deliveries may have been lost. */
+  connection: number;
+}
+
+/** What the endpoint tells managers. */
+export type ManagerCommand =
+  /** End a waiting or running task; a result with an error answers it. */
+  | { t: "cancel"; taskId: string }
+  /** Take no more tasks, finish what runs (or end it, if `kill`), then exit. */
+  | { t: "drain"; kill: boolean; reason: string }
+  /** These tasks were given to others: end them without an answer. */
+  | { t: "given-away"; taskIds: string[] }
+  /** Report now. */
+  | { t: "report" }
+  /** The outbox is full or the endpoint is paused: take no new tasks until `on` is false. */
+  | { t: "pause"; on: boolean };
+
+/** Called by {@linkcode ManagerBus}. */
+export interface ManagerBusEvents {
+  /** A task arrived; room for it was given before. */
+  onTask(task: TaskDelivery): void;
+  onCommand(command: ManagerCommand): void;
+  /** Connected, or connected again: a report is due. */
+  onConnected(connection: number): void;
+  onDisconnected(): void;
+}
+
+/** A manager's side of the bus. Reconnects for ever, reading the address file anew each time. */
+export interface ManagerBus {
+  readonly connected: boolean;
+  /** Room for so many more tasks; each delivery uses up one. */
+  addRoom(tasks: number): void;
+  /** Takes no more tasks; resolves when none can arrive any more. */
+  stopTaking(): Promise<void>;
+  /**
+   * Asks the store for the right to begin a task. Must resolve to an attempt number before a worker sees the task.
+   * @returns the attempt (from 1), or `null` if another manager began it or it was answered: drop it
+   */
+  begin(task: TaskDelivery, worker: number): Promise<number | null>;
+  /** Gives back tasks that have not begun; they are delivered again to anybody. */
+  giveBack(tasks: TaskDelivery[]): void;
+  /**
+   * Stores a finished result message; resolves once the store has it. Tries for ever, through
+   * reconnects and a full outbox.
+   */
+  finish(result: FinishedTask): Promise<void>;
+  report(report: ManagerReport): void;
+  /** Says goodbye (the endpoint need not wait for beats), then closes. */
+  close(reason: string): Promise<void>;
+}
+
+/** A result on its way to the outbox. */
+export interface FinishedTask {
+  task: TaskDelivery;
+  attempt: number;
+  /** The whole result message as it goes to AMQP. */
+  body: Uint8Array;
+}
