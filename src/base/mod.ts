@@ -3,6 +3,7 @@
  * Knows nothing of endpoints, brokers or schedulers.
  * @module
  */
+export * from "./assets.ts";
 export * from "./clock.ts";
 export * from "./errors.ts";
 export * from "./files.ts";
