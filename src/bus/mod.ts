@@ -3,4 +3,10 @@
  * use them (the endpoint's bridge and the managers).
  * @module
  */
+export { EndpointBus, type EndpointBusEvents, type StoredResult } from "./endpoint_bus.ts";
+export { BusError } from "./jetstream.ts";
+export { connectManagerBus, type ManagerBusOptions } from "./manager_bus.ts";
+export { DEFAULT_LANE, laneOf, LANES, PRIORITY_LANES } from "./names.ts";
+export { openBus, type OpenBus, type OpenBusOptions } from "./open.ts";
+export { hashSecret, type StartRecord, type TaskMeta } from "./records.ts";
 export type * from "./types.ts";

@@ -69,8 +69,13 @@ export interface ManagerReport {
   workers: number;
   idleWorkers: number;
   prefetch: number;
-  /** Tasks in hand that have not begun. */
+  /** Tasks in hand that have not begun (`begin` has not resolved). */
   waiting: number;
+  /**
+   * For how long the oldest of these has been in hand, in milliseconds; 0 if there is none. A task that was given
+   * out twice keeps its start record until no manager can hold an old copy.
+   */
+  oldestWaitingMs: number;
   running: RunningTask[];
   /** Milliseconds for which no worker had a task. */
   idleMs: number;
@@ -136,4 +141,9 @@ export interface FinishedTask {
   attempt: number;
   /** The whole result message as it goes to AMQP. */
   body: Uint8Array;
+  /**
+   * Set if not the task failed but what it ran on (worker killed, ...): the endpoint may allow another attempt, and else
+   * answers with `body`. One line that says what happened.
+   */
+  systemFailure?: string;
 }
