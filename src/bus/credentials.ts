@@ -16,7 +16,7 @@ export const BUS_SERVER_NAME = "bus.endpoint.internal";
 export interface BusCredentials {
   certFile: string;
   keyFile: string;
-  /** PEM of the certificate; it is its own authority. */
+  /** PEM of the authority that signed the certificate; its key was thrown away. */
   ca: string;
   seedFiles: Record<Role, string>;
   /** Public nkeys that may log in, for each role: the present one first, then one that is being replaced. */
@@ -29,9 +29,11 @@ const ROLES: Role[] = ["endpoint", "manager"];
 export async function loadCredentials(dir: string): Promise<BusCredentials> {
   makePrivateDir(dir);
   const certFile = `${dir}/bus-cert.pem`;
+  const caFile = `${dir}/bus-ca.pem`;
   const keyFile = `${dir}/bus-key.pem`;
   if (readIfThere(certFile) === undefined || readIfThere(keyFile) === undefined) {
-    const { cert, key } = await makeCertificate();
+    const { ca, cert, key } = await makeCertificate();
+    writePrivate(caFile, ca);
     writePrivate(keyFile, key);
     writePrivate(certFile, cert);
   }
@@ -46,7 +48,7 @@ export async function loadCredentials(dir: string): Promise<BusCredentials> {
     if (readIfThere(previous) !== undefined) publicKeys[role].push(await publicKeyOf(previous));
   }
   requirePrivate(keyFile);
-  return { certFile, keyFile, ca: Deno.readTextFileSync(certFile), seedFiles, publicKeys };
+  return { certFile, keyFile, ca: Deno.readTextFileSync(caFile), seedFiles, publicKeys };
 }
 
 /**
@@ -83,28 +85,42 @@ function requirePrivate(path: string): void {
   if (mode !== null && (mode & 0o077) !== 0) Deno.chmodSync(path, 0o600);
 }
 
-async function makeCertificate(): Promise<{ cert: string; key: string }> {
+/** An authority (Deno's TLS takes no certificate that is its own) and a server certificate signed by it. */
+async function makeCertificate(): Promise<{ ca: string; cert: string; key: string }> {
   // loaded only here: it is needed once in the life of an endpoint
   await import("reflect-metadata");
   const x509 = await import("@peculiar/x509");
   x509.cryptoProvider.set(crypto);
   const signingAlgorithm = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };
-  const keys = await crypto.subtle.generateKey(signingAlgorithm, true, ["sign", "verify"]);
+  const makeKeys = () => crypto.subtle.generateKey(signingAlgorithm, true, ["sign", "verify"]);
+  const [caKeys, keys] = await Promise.all([makeKeys(), makeKeys()]);
   const day = 24 * 3600 * 1000;
-  const cert = await x509.X509CertificateGenerator.createSelfSigned({
-    name: `CN=${BUS_SERVER_NAME}`,
-    keys,
+  const validity = {
     // a node's clock may be behind ours
     notBefore: new Date(Date.now() - day),
     notAfter: new Date(Date.now() + 20 * 365 * day),
     signingAlgorithm,
+  };
+  const ca = await x509.X509CertificateGenerator.createSelfSigned({
+    ...validity,
+    name: `CN=authority of ${BUS_SERVER_NAME}`,
+    keys: caKeys,
+    extensions: [new x509.BasicConstraintsExtension(true, 0, true)],
+  });
+  const cert = await x509.X509CertificateGenerator.create({
+    ...validity,
+    subject: `CN=${BUS_SERVER_NAME}`,
+    issuer: ca.subject,
+    publicKey: keys.publicKey,
+    signingKey: caKeys.privateKey,
     extensions: [
-      new x509.BasicConstraintsExtension(true, 0, true),
+      new x509.BasicConstraintsExtension(false),
       new x509.SubjectAlternativeNameExtension([{ type: "dns", value: BUS_SERVER_NAME }]),
     ],
   });
-  const pkcs8 = new Uint8Array(await crypto.subtle.exportKey("pkcs8", keys.privateKey));
+  const pkcs8 = await crypto.subtle.exportKey("pkcs8", keys.privateKey);
   return {
+    ca: ca.toString("pem") + "\n",
     cert: cert.toString("pem") + "\n",
     key: x509.PemConverter.encode(pkcs8, "PRIVATE KEY") + "\n",
   };

@@ -90,7 +90,6 @@ export class EndpointBus {
   #starts: PullRequests | null = null;
   #results: PullRequests | null = null;
   #serverId = "";
-  #fresh = true;
 
   constructor(options: EndpointBusOptions, events: EndpointBusEvents) {
     this.#options = options;
@@ -103,6 +102,7 @@ export class EndpointBus {
       credentials: options.credentials,
       inboxPrefix: this.names.inbox("endpoint"),
       onOpen: (connection) => this.#onOpen(connection),
+      onReady: (connection) => this.#onReady(connection),
       onLost: (reason) => this.#onLost(reason),
       log: options.log,
       maxWaitMs: 1000,
@@ -334,24 +334,23 @@ export class EndpointBus {
   }
 
   async #onOpen(connection: NatsConnection): Promise<void> {
-    const { server_id: serverId, version } = connection.info!;
-    this.#options.checkVersion(version);
-    const prefix = this.names.inbox("endpoint");
-    const sameServer = serverId === this.#serverId;
+    this.#options.checkVersion(connection.info!.version);
     this.#manager = await ensureStreams(connection, {
       names: this.names,
       limits: this.#options.limits,
     });
     // what was delivered to an earlier connection of ours, and not acknowledged, has to come again
     await resetBridgeConsumers(this.#manager, this.names);
-    this.#publisher = new StreamPublisher(connection, prefix);
+    this.#publisher = new StreamPublisher(connection, this.names.inbox("endpoint"));
     this.#subscribeUp(connection);
+  }
+
+  #onReady(connection: NatsConnection): void {
+    const { server_id: serverId, version } = connection.info!;
+    const sameServer = serverId === this.#serverId;
     this.#serverId = serverId;
-    queueMicrotask(() => {
-      this.#events.onOpen({ serverId, version, sameServer: sameServer && !this.#fresh });
-      this.#fresh = false;
-      this.#consume(connection, prefix);
-    });
+    this.#events.onOpen({ serverId, version, sameServer });
+    this.#consume(connection, this.names.inbox("endpoint"));
   }
 
   #consume(connection: NatsConnection, inboxPrefix: string): void {

@@ -30,6 +30,8 @@ export interface LinkOptions {
   inboxPrefix: string;
   /** Everything that hangs on a connection is set up here; the link counts as open when it resolves. */
   onOpen(connection: NatsConnection, epoch: number): Promise<void> | void;
+  /** The link is open now: what it is for may begin. */
+  onReady(connection: NatsConnection, epoch: number): void;
   onLost?(reason: string): void;
   log: Logger;
   /** Limit of one probe of an address, in milliseconds. @default 5_000 */
@@ -110,6 +112,7 @@ export class Link {
         attempt = 0;
         this.#connection = connection;
         this.#opened.resolve(connection);
+        this.#options.onReady(connection, this.#epoch);
         const reason = await connection.closed();
         this.#lost(reason ? errorText(reason) : "the server closed the connection");
       } catch (error) {

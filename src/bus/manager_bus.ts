@@ -88,7 +88,8 @@ class JetStreamManagerBus implements ManagerBus {
       address: () => JSON.parse(Deno.readTextFileSync(access.addressFile)) as BusAddress,
       credentials: () => Deno.readTextFileSync(access.seedFile),
       inboxPrefix: this.#names.inbox("manager"),
-      onOpen: (connection, epoch) => this.#onOpen(connection, epoch),
+      onOpen: (connection) => this.#onOpen(connection),
+      onReady: (connection, epoch) => this.#onReady(connection, epoch),
       onLost: () => this.#onLost(),
       log: options.log,
       probeMs: options.probeMs ?? 30_000,
@@ -214,7 +215,7 @@ class JetStreamManagerBus implements ManagerBus {
     await this.#link.close();
   }
 
-  #onOpen(connection: NatsConnection, epoch: number): void {
+  #onOpen(connection: NatsConnection): void {
     const { managerId } = this.#options;
     this.#publisher = new StreamPublisher(connection, this.#names.inbox("manager"));
     for (const target of [managerId, "all"]) {
@@ -223,11 +224,11 @@ class JetStreamManagerBus implements ManagerBus {
       });
     }
     this.#pull = null;
-    // the link counts as open only after this call returns
-    queueMicrotask(() => {
-      if (connection.info?.server_id === this.#approvedServer) this.#startTaking(connection);
-      this.#events.onConnected(epoch);
-    });
+  }
+
+  #onReady(connection: NatsConnection, epoch: number): void {
+    if (connection.info?.server_id === this.#approvedServer) this.#startTaking(connection);
+    this.#events.onConnected(epoch);
   }
 
   #onLost(): void {

@@ -7,6 +7,6 @@ export { EndpointBus, type EndpointBusEvents, type StoredResult } from "./endpoi
 export { BusError } from "./jetstream.ts";
 export { connectManagerBus, type ManagerBusOptions } from "./manager_bus.ts";
 export { DEFAULT_LANE, laneOf, LANES, PRIORITY_LANES } from "./names.ts";
-export { openBus, type OpenBus, type OpenBusOptions } from "./open.ts";
+export { type OpenBus, openBus, type OpenBusOptions } from "./open.ts";
 export { hashSecret, type StartRecord, type TaskMeta } from "./records.ts";
 export type * from "./types.ts";
