@@ -7,7 +7,7 @@
  */
 import { headers, type Msg } from "nats";
 import type { JetStreamManager } from "nats/jetstream";
-import { errorText, type Logger } from "../base/mod.ts";
+import { errorText, type Logger, wallMs } from "../base/mod.ts";
 import {
   ackSubject,
   BusError,
@@ -72,10 +72,12 @@ export interface EndpointBusOptions {
   log: Logger;
 }
 
-/** Results in hand of the bridge at most: asked for again as they are done with. */
+/** Results in hand of the bridge at most. */
 const RESULT_WINDOW = 512;
-/** Bytes of results on the way at most, for each request. */
-const RESULT_BYTES = 48 * 1024 * 1024;
+/** Bytes of results in hand, above which no more are asked for. */
+const RESULT_BYTES_IN_HAND = 48 * 1024 * 1024;
+/** Bytes that one request may bring. */
+const RESULT_BYTES_ASKED = 32 * 1024 * 1024;
 const START_WINDOW = 4096;
 
 /** The endpoint's side of the bus. */
@@ -90,6 +92,9 @@ export class EndpointBus {
   #starts: PullRequests | null = null;
   #results: PullRequests | null = null;
   #serverId = "";
+  /** Sizes of results that were delivered and not yet removed, by sequence. */
+  #inHand = new Map<number, number>();
+  #bytesInHand = 0;
 
   constructor(options: EndpointBusOptions, events: EndpointBusEvents) {
     this.#options = options;
@@ -192,7 +197,8 @@ export class EndpointBus {
   /** Takes away a result and makes room for the next. */
   removeResult(seq: number): void {
     this.#ack(ackSubject(this.names.outbox, this.names.bridge, { seq }));
-    this.#results?.ask(1);
+    this.#bytesInHand -= this.#inHand.get(seq) ?? 0;
+    if (this.#inHand.delete(seq)) this.#results?.refill();
   }
 
   /**
@@ -211,6 +217,23 @@ export class EndpointBus {
   }
 
   /**
+   * Begins a task in the endpoint's own name, so that no manager can: before it is answered without a run.
+   * @throws {BusError} `wrongLastSequence` if somebody began it
+   */
+  claim(taskId: string, taskSeq: number): Promise<number> {
+    const record: StartRecord = {
+      manager: "",
+      secretHash: "",
+      attempt: 0,
+      taskSeq,
+      worker: 0,
+      atMs: Math.floor(wallMs()),
+      released: false,
+    };
+    return this.#open().publish(this.names.start(taskId), encodeStart(record), expectLast(0));
+  }
+
+  /**
    * Allows another attempt of a task whose start record is `startSeq`.
    * @throws {BusError} `wrongLastSequence` if the record has changed
    */
@@ -224,7 +247,7 @@ export class EndpointBus {
       attempt: options.attempt,
       taskSeq: options.taskSeq,
       worker: 0,
-      atMs: Date.now(),
+      atMs: Math.floor(wallMs()),
       released: true,
     };
     return this.#open().publish(
@@ -359,20 +382,20 @@ export class EndpointBus {
       stream: starts,
       consumer,
       inboxPrefix: `${inboxPrefix}.s`,
-      onMessage: (message) => {
-        this.#starts?.ask(1);
-        this.#onStart(message);
-      },
+      onMessage: (message) => this.#onStart(message),
+      window: () => START_WINDOW,
     });
-    this.#starts.ask(START_WINDOW);
+    this.#starts.refill();
     this.#results = new PullRequests(connection, {
       stream: outbox,
       consumer,
       inboxPrefix: `${inboxPrefix}.r`,
-      maxBytes: RESULT_BYTES,
+      maxBytes: RESULT_BYTES_ASKED,
       onMessage: (message) => this.#onResult(message),
+      window: () =>
+        this.#bytesInHand < RESULT_BYTES_IN_HAND ? RESULT_WINDOW - this.#inHand.size : 0,
     });
-    this.#results.ask(RESULT_WINDOW);
+    this.#results.refill();
   }
 
   #onStart(message: Msg): void {
@@ -387,10 +410,13 @@ export class EndpointBus {
 
   #onResult(message: Msg): void {
     const parts = message.subject.split(".");
+    const { seq } = sequencesOf(message);
+    this.#inHand.set(seq, message.data.length);
+    this.#bytesInHand += message.data.length;
     this.#events.onResult({
       taskId: parts[3]!,
       body: message.data,
-      seq: sequencesOf(message).seq,
+      seq,
       own: parts[2] === "answer",
       ...readResultHeaders(message),
     });
@@ -401,6 +427,8 @@ export class EndpointBus {
     this.#manager = null;
     this.#starts = null;
     this.#results = null;
+    this.#inHand.clear();
+    this.#bytesInHand = 0;
     this.#events.onLost(reason);
   }
 

@@ -175,6 +175,11 @@ export interface PullOptions {
   onMessage(message: Msg): void;
   /** Bytes of one request at most. */
   maxBytes?: number;
+  /**
+   * If given, the object keeps asking by itself: it asks for what this says whenever less than half of it is on its
+   * way, and after {@linkcode PullRequests.refill}.
+   */
+  window?(): number;
 }
 
 /** Life of a pull request, in milliseconds; the server ends it then and it is made again. */
@@ -210,6 +215,12 @@ export class PullRequests {
     return this.#asked;
   }
 
+  /** Asks for more if there is room; to be called when the window has grown. */
+  refill(): void {
+    const window = this.#options.window?.() ?? 0;
+    if (window > 0 && this.#asked < window / 2) this.ask(window - this.#asked);
+  }
+
   /** Asks for `count` more messages. */
   ask(count: number): void {
     if (count <= 0 || this.#stopped || this.#connection.isClosed()) return;
@@ -235,12 +246,18 @@ export class PullRequests {
     if (code === 0) {
       this.#asked--;
       this.#options.onMessage(message);
+      if (this.#options.window) this.refill();
       return;
     }
     if (code === 100) return; // idle heartbeat
     const stated = message.headers?.get("Nats-Pending-Messages");
     const left = Number(stated || message.subject.slice(message.subject.lastIndexOf("-") + 1));
     this.#asked -= left;
+    if (
+      this.#options.window && (code === 408 || message.headers?.description.includes("MaxBytes"))
+    ) {
+      return this.refill();
+    }
     if (code === 408 || message.headers?.description.includes("MaxBytes")) return this.ask(left);
     // the consumer is being made, moved or is overloaded: ask again a little later
     clearTimeout(this.#retryTimer);
@@ -253,7 +270,8 @@ export class PullRequests {
     this.#retryTimer = setTimeout(() => {
       const owed = this.#owed;
       this.#owed = 0;
-      this.ask(owed);
+      if (this.#options.window) this.refill();
+      else this.ask(owed);
     }, 250);
   }
 }
