@@ -47,6 +47,8 @@ export interface Consumer {
    * `epoch` (a synchronous call on the same channel was answered). @throws if that channel is gone
    */
   fence(epoch: number): Promise<void>;
+  /** Stops reading from the broker's socket for the moment: deliveries in hand fill memory. */
+  throttle(on: boolean): void;
   /** Stops taking (basic.cancel); deliveries in hand stay valid. */
   pause(): Promise<void>;
   /** Takes again. */

@@ -1,0 +1,43 @@
+/**
+ * Results that the endpoint makes itself: a task that cannot run is answered with an error the user can act on.
+ * @module
+ */
+import { wallNs } from "../base/mod.ts";
+import { encodeMessage, type TaskTransition } from "./messages.ts";
+
+/** Error codes of results (protocol.md section 3). */
+export type ErrorCode =
+  | "RemoteExecutionError"
+  | "MaxResultSizeExceeded"
+  | "CouldNotExecuteUserTaskError"
+  | "FUNCTION_NOT_ALLOWED"
+  | "UNKNOWN_TASK_FAILURE"
+  | "TaskCancelled"
+  | "WorkerLost"
+  | "ManagerLost"
+  | "InvalidResourceSpecification"
+  | "MalformedTask";
+
+/** What an error result says. */
+export interface ErrorResult {
+  taskId: string;
+  code: ErrorCode;
+  /** One sentence: what happened, to what, why, what to do. */
+  text: string;
+  details?: Record<string, unknown>;
+  statuses?: TaskTransition[];
+}
+
+/** Packs an error result for AMQP. */
+export function encodeErrorResult(error: ErrorResult): Uint8Array<ArrayBuffer> {
+  const timestamp = Number(wallNs());
+  return encodeMessage("result", {
+    task_id: error.taskId,
+    data: error.text,
+    error_details: { code: error.code, user_message: error.text },
+    details: error.details ?? {},
+    task_statuses: error.statuses ?? [
+      { timestamp, state: "execution-end", actor: "interchange" },
+    ],
+  });
+}
