@@ -1,0 +1,14 @@
+/**
+ * AMQP: connections that come back, a consumer, a publisher with confirms.
+ * @module
+ */
+export { hideCredentials, openConnection, RefusedError, withPort } from "./connection.ts";
+export { type ConsumerOptions, openConsumer } from "./consumer.ts";
+export {
+  openPublisher,
+  type PublisherOptions,
+  type PublishTarget,
+  QueuePublisher,
+  targetOf,
+} from "./publisher.ts";
+export * from "./types.ts";
