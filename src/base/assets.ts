@@ -5,10 +5,14 @@
  * them); in a compiled program from its embedded file system.
  * @module
  */
+import { Buffer } from "node:buffer";
 import { EX, UserError } from "./errors.ts";
 import { makePrivateDir } from "./files.ts";
 
-/** Folder that holds `src/worker`, `templates` and `.tools/assets`. */
+/**
+ * Folder that holds `src/worker`, `templates` and `.tools/assets`: two above this file, and two above the bundle that
+ * `./dev compile` makes of it (`.tools/bundle`), in the tree as in the compiled program's own file system.
+ */
 const ROOT = new URL("../../", import.meta.url);
 
 /** Reads an embedded file. `name` is relative to the project, `src/worker/worker.py`. */
@@ -37,9 +41,7 @@ export async function extractAsset(
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
   const hash = [...digest.subarray(0, 6)].map((b) => b.toString(16).padStart(2, "0")).join("");
   const path = `${options.dir}/${name.slice(name.lastIndexOf("/") + 1)}-${hash}`;
-  try {
-    if (Deno.statSync(path).size === bytes.length) return path;
-  } catch { /* not there yet */ }
+  if (holds(path, bytes)) return path;
   try {
     makePrivateDir(options.dir);
     // a name of its own, then rename: whoever runs the old copy never meets ETXTBSY
@@ -63,6 +65,23 @@ export async function extractAsset(
     });
   }
   return path;
+}
+
+/** Whether a file holds exactly these bytes. A copy that a full disk or a crash damaged is written again. */
+function holds(path: string, bytes: Uint8Array): boolean {
+  try {
+    using file = Deno.openSync(path);
+    if (file.statSync().size !== bytes.length) return false;
+    const chunk = Buffer.alloc(Math.min(bytes.length, 1024 * 1024));
+    for (let at = 0; at < bytes.length;) {
+      const read = file.readSync(chunk) ?? 0;
+      if (read === 0 || chunk.compare(bytes, at, at + read, 0, read) !== 0) return false;
+      at += read;
+    }
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** Path of an executable nats-server: `EP_NATS_SERVER`, else the embedded one, extracted into `dir`. */

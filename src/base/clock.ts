@@ -45,6 +45,7 @@ export function sleep(ms: number, options: { signal?: AbortSignal } = {}): Promi
 
 /** Thrown by {@linkcode deadline} when the time is over. */
 export class DeadlineError extends Error {
+  /** Tells it apart where the class is not at hand. */
   override name = "DeadlineError";
 }
 
@@ -53,6 +54,7 @@ export class DeadlineError extends Error {
  *
  * @throws {DeadlineError} if it did not settle in time; `what` names the wait in its message
  */
+// deno-lint-ignore house/positional-arguments -- what is awaited, how long, and its name: one sentence
 export function deadline<T>(promise: Promise<T>, ms: number, what: string): Promise<T> {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(

@@ -39,6 +39,7 @@ export interface UserErrorOptions {
  * what, and why. The command line prints it without a stack and exits with {@linkcode exit}.
  */
 export class UserError extends Error {
+  /** Tells it apart where the class is not at hand. */
   override name = "UserError";
   /** Exit code for a process that ends because of this error. */
   readonly exit: number;
@@ -47,6 +48,7 @@ export class UserError extends Error {
   /** The file at fault. */
   readonly file?: string;
 
+  /** Makes one from a whole sentence without a final period. */
   constructor(message: string, options: UserErrorOptions = {}) {
     super(message, { cause: options.cause });
     this.exit = options.exit ?? EX.failure;

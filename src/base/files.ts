@@ -51,9 +51,16 @@ export function readIfThere(path: string): string | undefined {
 
 /**
  * Reads a text file that a user wrote.
+ * @param what names the file in errors, "configuration"
+ * @param options `maxBytes` bounds what is read, one MiB by default
  * @throws {UserError} if it is missing, unreadable, larger than `maxBytes` or not UTF-8
  */
-export function readUserFile(path: string, what: string, maxBytes = 1024 * 1024): string {
+export function readUserFile(
+  path: string,
+  what: string,
+  options: { maxBytes?: number } = {},
+): string {
+  const { maxBytes = 1024 * 1024 } = options;
   let bytes: Uint8Array;
   try {
     const { size, isDirectory } = Deno.statSync(path);

@@ -16,7 +16,9 @@ export type Fields = Record<string, unknown>;
 
 /** Where finished lines go. */
 export interface Sink {
+  /** Takes one line, without its end. */
   write(line: string): void;
+  /** Gives back what it holds; may be called twice. */
   close(): void;
 }
 
@@ -24,6 +26,7 @@ const ORDER: Record<Level, number> = { debug: 0, info: 1, warn: 2, error: 3 };
 
 /** What {@linkcode Logger} is made of. */
 export interface LoggerOptions {
+  /** Where the lines go. */
   sink: Sink;
   /** Lowest level that is written. May be changed while running. @default "info" */
   level?: Level;
@@ -36,6 +39,7 @@ export class Logger {
   readonly #shared: { sink: Sink; level: Level; json: boolean; once: Set<string> };
   readonly #room: string;
 
+  /** Makes the first logger from a sink, or a further one for another room from a logger. */
   constructor(options: LoggerOptions | Logger, room = "endpoint") {
     this.#room = room;
     this.#shared = options instanceof Logger ? options.#shared : {
@@ -61,18 +65,22 @@ export class Logger {
     this.#shared.level = level;
   }
 
+  /** For whoever searches for a fault. */
   debug(message: string, fields?: Fields): void {
     this.#write("debug", message, fields);
   }
 
+  /** What an administrator wants to have read. */
   info(message: string, fields?: Fields): void {
     this.#write("info", message, fields);
   }
 
+  /** Something is wrong and is being dealt with. */
   warn(message: string, fields?: Fields): void {
     this.#write("warn", message, fields);
   }
 
+  /** Something is wrong and somebody should act. */
   error(message: string, fields?: Fields): void {
     this.#write("error", message, fields);
   }
@@ -156,9 +164,13 @@ export function fileSink(path: string, maxBytes = 100 * 1024 * 1024): Sink {
     write: (line) => {
       try {
         if (size >= maxBytes) {
-          file.close();
-          Deno.renameSync(path, `${path}.1`);
-          file = open();
+          // a directory that cannot be written to keeps the old file; the next attempt comes as late
+          try {
+            Deno.renameSync(path, `${path}.1`);
+            const next = open();
+            file.close();
+            file = next;
+          } catch { /* goes on with the old file */ }
           size = 0;
         }
         if (lost > 0) line += `\n(${lost} log lines were lost: the log could not be written)`;

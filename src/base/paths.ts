@@ -40,17 +40,27 @@ export function computeDir(configDir?: string): string {
 export interface EndpointPaths {
   /** The endpoint's directory, 0700. */
   dir: string;
+  /** The configuration, `config.yaml`. */
   config: string;
+  /** The template of user endpoints, Jinja2. */
   template: string;
+  /** JSON Schema of what users may put into the template. */
   schema: string;
+  /** Variables of user endpoints. */
   userEnvironment: string;
+  /** Who may be whom on this host. */
   identityMapping: string;
+  /** Records of a high-assurance endpoint. */
   auditLog: string;
   /** `{"endpoint_id"}` after the first registration. */
   registration: string;
+  /** Touched while the endpoint runs. */
   pid: string;
+  /** The log; `GLOBUS_COMPUTE_LOG_PATH` moves it. */
   log: string;
+  /** Where tasks run unless configured. */
   workingDir: string;
+  /** Scripts given to the scheduler. */
   submitScripts: string;
   /** State of our own: bus store, credentials, sockets, block records. */
   state: string;

@@ -5,9 +5,11 @@
 
 /** Names one process on one host for as long as the host is up. */
 export interface ProcessIdentity {
+  /** Name of the host. */
   host: string;
   /** `/proc/sys/kernel/random/boot_id`. */
   bootId: string;
+  /** Number of the process. */
   pid: number;
   /** Field 22 of `/proc/<pid>/stat`: clock ticks since boot. */
   startTime: string;

@@ -12,6 +12,7 @@ export class ReleaseList {
   readonly #log: Logger;
   #done?: Promise<void>;
 
+  /** @param log told of steps that fail or take too long */
   constructor(log: Logger) {
     this.#log = log;
   }

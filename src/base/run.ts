@@ -2,8 +2,8 @@
  * The one runner of other programs: argument lists only, a session of their own, bounded output,
  * a time limit that ends the whole process group.
  *
- * The child gets its own session (Deno's `detached`), so that TERM and KILL reach its grandchildren. The end is the exit of the child, not of the pipe: a grandchild that keeps the
- * pipe open does not keep us waiting.
+ * The child gets its own session (Deno's `detached`), so that TERM and KILL reach its grandchildren. The end is
+ * the exit of the child, not of the pipe: a grandchild that keeps the pipe open does not keep us waiting.
  * @module
  */
 import { sleep } from "./clock.ts";
@@ -14,6 +14,7 @@ export interface RunOptions {
   stdin?: string | Uint8Array;
   /** The whole environment; nothing is inherited when given. */
   env?: Record<string, string>;
+  /** Working directory. @default that of this process */
   cwd?: string;
   /** TERM to the group after so many milliseconds, KILL two seconds later. @default 60_000 */
   timeoutMs?: number;
@@ -29,10 +30,13 @@ export interface RunResult {
   code: number;
   /** Name of the signal that ended it. */
   signal: string | null;
+  /** What it wrote to standard output, as far as it was kept. */
   stdout: string;
+  /** What it wrote to standard error, as far as it was kept. */
   stderr: string;
   /** Whether more was written than `maxOutput` allows. */
   truncated: boolean;
+  /** Whether the time limit ended it. */
   timedOut: boolean;
 }
 
@@ -67,25 +71,29 @@ export async function run(argv: string[], options: RunOptions = {}): Promise<Run
   }).spawn();
   let timedOut = false;
   let ended = false;
-  const end = async () => {
+  let killer: ReturnType<typeof setTimeout> | undefined;
+  const end = () => {
+    if (ended || killer) return;
     signalGroup(child.pid, "SIGTERM");
-    await sleep(2000);
-    if (!ended) signalGroup(child.pid, "SIGKILL");
+    killer = setTimeout(() => signalGroup(child.pid, "SIGKILL"), 2000);
   };
-  const onAbort = () => void end();
+  const onAbort = () => end();
   signal?.addEventListener("abort", onAbort, { once: true });
   const timer = setTimeout(() => {
     timedOut = true;
-    void end();
+    end();
   }, timeoutMs);
   const stdout = collect(child.stdout, maxOutput);
   const stderr = collect(child.stderr, maxOutput);
   try {
-    if (options.stdin !== undefined) await feed(child.stdin, options.stdin);
+    if (options.stdin !== undefined) void feed(child.stdin, options.stdin);
     const status = await child.status;
     ended = true;
     // what the program itself wrote is in the pipe already; a grandchild may hold it open
-    await Promise.race([Promise.all([stdout.done, stderr.done]), sleep(100)]);
+    const enough = new AbortController();
+    const pause = sleep(100, { signal: enough.signal }).catch(() => {});
+    await Promise.race([Promise.all([stdout.done, stderr.done]), pause]);
+    enough.abort();
     return {
       code: status.code,
       signal: status.signal,
@@ -96,9 +104,9 @@ export async function run(argv: string[], options: RunOptions = {}): Promise<Run
     };
   } finally {
     clearTimeout(timer);
+    clearTimeout(killer);
     signal?.removeEventListener("abort", onAbort);
-    stdout.cancel();
-    stderr.cancel();
+    await Promise.all([stdout.cancel(), stderr.cancel()]);
     if (timedOut || signal?.aborted) signalGroup(child.pid, "SIGKILL");
   }
 }
@@ -157,7 +165,7 @@ function collect(stream: ReadableStream<Uint8Array>, max: number) {
   return {
     done,
     truncated: () => dropped > 0,
-    cancel: () => void reader.cancel().catch(() => {}),
+    cancel: () => reader.cancel().catch(() => {}),
     text: () => {
       const decode = (parts: Uint8Array[]) => new TextDecoder().decode(concat(parts));
       return dropped > 0
