@@ -114,7 +114,7 @@ export class EndpointBus {
     });
   }
 
-  /** Connects; resolves when the streams are there and consuming has begun. */
+  /** Connects; resolves when the streams are there. */
   async start(signal?: AbortSignal): Promise<void> {
     this.#link.start();
     await this.#link.opened(signal);
@@ -227,6 +227,7 @@ export class EndpointBus {
       attempt: 0,
       taskSeq,
       worker: 0,
+      nonce: 0,
       atMs: Math.floor(wallMs()),
       released: false,
     };
@@ -247,6 +248,7 @@ export class EndpointBus {
       attempt: options.attempt,
       taskSeq: options.taskSeq,
       worker: 0,
+      nonce: 0,
       atMs: Math.floor(wallMs()),
       released: true,
     };
@@ -373,10 +375,16 @@ export class EndpointBus {
     const sameServer = serverId === this.#serverId;
     this.#serverId = serverId;
     this.#events.onOpen({ serverId, version, sameServer });
-    this.#consume(connection, this.names.inbox("endpoint"));
   }
 
-  #consume(connection: NatsConnection, inboxPrefix: string): void {
+  /**
+   * Begins to take starts and results on the present connection; to be called once for each `onOpen`, when the caller
+   * knows again what was answered.
+   */
+  consume(): void {
+    const connection = this.#link.connection;
+    if (!connection || this.#results) return;
+    const inboxPrefix = this.names.inbox("endpoint");
     const { starts, outbox, bridge: consumer } = this.names;
     this.#starts = new PullRequests(connection, {
       stream: starts,

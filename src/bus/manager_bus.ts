@@ -71,6 +71,7 @@ class JetStreamManagerBus implements ManagerBus {
   readonly #link: Link;
   /** Tasks that may still be taken and that no request on the present connection stands for. */
   #room = 0;
+  #nonce = 1;
   #approvedServer = "";
   #taking = true;
   #pull: PullRequests | null = null;
@@ -127,6 +128,7 @@ class JetStreamManagerBus implements ManagerBus {
 
   async begin(task: TaskDelivery, worker: number): Promise<number | null> {
     const subject = this.#names.start(task.taskId);
+    const nonce = this.#nonce++;
     let expected = 0;
     let attempt = 1;
     let taken = false;
@@ -137,6 +139,7 @@ class JetStreamManagerBus implements ManagerBus {
         attempt,
         taskSeq: task.seq,
         worker,
+        nonce,
         atMs: Math.floor(wallMs()),
         released: false,
       };
@@ -163,8 +166,7 @@ class JetStreamManagerBus implements ManagerBus {
         expected = last.seq;
         attempt = last.record.attempt + 1;
       } else if (
-        last.record.secretHash === this.#options.secretHash && last.record.attempt === attempt &&
-        last.record.worker === worker
+        last.record.secretHash === this.#options.secretHash && last.record.nonce === nonce
       ) {
         return attempt;
       } else {

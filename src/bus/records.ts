@@ -76,6 +76,8 @@ export interface StartRecord {
   /** Sequence in TASKS. */
   taskSeq: number;
   worker: number;
+  /** Tells one `begin` of a manager from another: the same task may be delivered to it twice. */
+  nonce: number;
   /** Milliseconds since the epoch. */
   atMs: number;
   released: boolean;
@@ -85,17 +87,17 @@ const encoder = new TextEncoder();
 
 /** Packs a start record. */
 export function encodeStart(record: StartRecord): Uint8Array {
-  const { manager, secretHash, attempt, taskSeq, worker, atMs, released } = record;
+  const { manager, secretHash, attempt, taskSeq, worker, nonce, atMs, released } = record;
   return encoder.encode(
-    JSON.stringify([released ? 1 : 0, attempt, taskSeq, worker, atMs, manager, secretHash]),
+    JSON.stringify([released ? 1 : 0, attempt, taskSeq, worker, nonce, atMs, manager, secretHash]),
   );
 }
 
 /** Unpacks a start record. @throws {SyntaxError} if it is none */
 export function decodeStart(text: string): StartRecord {
   const parts = JSON.parse(text) as unknown[];
-  const [released, attempt, taskSeq, worker, atMs, manager, secretHash] = parts;
-  const numbers = [released, attempt, taskSeq, worker, atMs];
+  const [released, attempt, taskSeq, worker, nonce, atMs, manager, secretHash] = parts;
+  const numbers = [released, attempt, taskSeq, worker, nonce, atMs];
   if (
     !Array.isArray(parts) || !numbers.every((n) => Number.isSafeInteger(n)) ||
     typeof manager !== "string" || typeof secretHash !== "string"
@@ -107,6 +109,7 @@ export function decodeStart(text: string): StartRecord {
     attempt: attempt as number,
     taskSeq: taskSeq as number,
     worker: worker as number,
+    nonce: nonce as number,
     atMs: atMs as number,
     manager,
     secretHash,

@@ -289,6 +289,7 @@ export class Bridge {
     for (let failures = 1; this.#state === "running"; failures++) {
       try {
         if (!sameServer) await this.#recoverServer();
+        this.#links.bus.consume();
         this.#allowed = true;
         this.#managers.hearing();
         this.#links.bus.allow("all");

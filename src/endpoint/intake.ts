@@ -209,6 +209,8 @@ export class Intake {
       resultSerializers: serializersHeader(delivery.headers),
       receivedNs: Number(wallNs()),
     };
+    const storing = Promise.withResolvers<void>();
+    entry.storing = storing.promise;
     try {
       const seq = await this.#untilStored(() => bus.storeTask(task));
       // null: a store whose answer was lost, or one of before this process, put it there
@@ -217,6 +219,9 @@ export class Intake {
       table.delete(entry);
       if (error instanceof BusError && error.full) return this.#pause(held, error);
       throw error;
+    } finally {
+      entry.storing = null;
+      storing.resolve();
     }
     if (entry.state === "storing") table.setState(entry, "waiting");
     this.counts.stored++;
@@ -272,7 +277,7 @@ export class Intake {
   }
 
   async #storedAlready(id: string): Promise<void> {
-    while (this.#options.table.get(id)?.state === "storing") await sleep(20);
+    await this.#options.table.get(id)?.storing;
   }
 }
 

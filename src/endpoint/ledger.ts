@@ -12,8 +12,6 @@ import { IdSet, packIds, unpackIds } from "./id_set.ts";
 
 /** Ids of a generation; twice as many are remembered at most, beside unfenced ones. */
 const GENERATION = 65_536;
-/** How long ids are gathered before they are written together. */
-const GATHER_MS = 15;
 /** Written together at most. */
 const BATCH = 256;
 
@@ -33,7 +31,7 @@ export class Ledger {
   #young: Generation = { ids: new IdSet(), firstSeq: 0 };
   #gathering: string[] = [];
   #gathered = Promise.withResolvers<void>();
-  #timer?: number;
+  #writing = false;
   #stopped = false;
 
   /** @param inDoubt ids whose AMQP acknowledgement is not known to have arrived */
@@ -59,12 +57,13 @@ export class Ledger {
     }
   }
 
-  /** Writes an id down; resolves when the bus has stored it. */
+  /**
+   * Writes an id down; resolves when the bus has stored it. Ids that come while others are being written go together.
+   */
   add(id: string): Promise<void> {
     this.#gathering.push(id);
     const { promise } = this.#gathered;
-    if (this.#gathering.length >= BATCH) this.#flush();
-    else this.#timer ??= setTimeout(() => this.#flush(), GATHER_MS);
+    if (!this.#writing || this.#gathering.length >= BATCH) this.#flush();
     return promise;
   }
 
@@ -75,14 +74,16 @@ export class Ledger {
   }
 
   #flush(): void {
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
     if (this.#gathering.length === 0) return;
     const ids = this.#gathering;
     const gathered = this.#gathered;
     this.#gathering = [];
     this.#gathered = Promise.withResolvers();
-    void this.#write(ids).then(gathered.resolve, gathered.reject);
+    this.#writing = true;
+    void this.#write(ids).then(gathered.resolve, gathered.reject).finally(() => {
+      this.#writing = false;
+      this.#flush();
+    });
   }
 
   async #write(ids: string[]): Promise<void> {

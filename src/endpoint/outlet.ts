@@ -197,6 +197,7 @@ export class Outlet {
 
   async #remove(entry: TaskEntry, result: StoredResult): Promise<void> {
     const { bus, table, keepStart } = this.#options;
+    await entry.storing;
     if (result.own) await this.#deleteTask(entry);
     else await this.#ackTask(entry);
     if (entry.startSeq > 0 && !keepStart(entry)) bus.removeStart(entry.startSeq);

@@ -22,6 +22,11 @@ export interface TaskEntry {
   suspectMs: number;
   /** Monotonic milliseconds at which the bridge learned of it. */
   sinceMs: number;
+  /**
+   * Settles when no store of it is under way. Its answer must not be taken out before: a store that is tried again after
+   * a lost connection would put the task back.
+   */
+  storing: Promise<void> | null;
 }
 
 /** Counts of tasks by state. */
@@ -63,6 +68,7 @@ export class TaskTable {
       start: null,
       startSeq: 0,
       suspectMs: 0,
+      storing: null,
       ...init,
     };
     this.#entries.set(id, entry);
