@@ -45,7 +45,8 @@ export async function compile(options: CompileOptions = {}): Promise<void> {
   const how = ["--minify", "--code-splitting", "--conditions", "module", "--outdir", bundle];
   must([Deno.execPath(), "bundle", "-q", "--frozen", ...how, entry]);
   const extra = mend(dir);
-  const includes = [".tools/assets", ...extra.map((name) => `${bundle}/${name}`)];
+  // deno.json makes the project folder the root of the embedded file system, whatever else there is
+  const includes = ["deno.json", ".tools/assets", ...extra.map((name) => `${bundle}/${name}`)];
   for (const entry of Deno.readDirSync(`${ROOT}/src/worker`)) {
     if (entry.name.endsWith(".py")) includes.push(`src/worker/${entry.name}`);
   }
@@ -100,16 +101,14 @@ function mend(dir: string): string[] {
   return extra;
 }
 
+/** The WebAssembly file lies beside the package's first module; asked of a new process, for the bundle fetched it. */
 function minijinjaWasm(): string {
   const { stdout } = new Deno.Command(Deno.execPath(), {
     args: ["eval", 'console.log(import.meta.resolve("minijinja"))'],
     cwd: ROOT,
   }).outputSync();
-  const specifier = new TextDecoder().decode(stdout).trim();
-  const version = specifier.slice(specifier.lastIndexOf("@") + 1);
-  const info = new Deno.Command(Deno.execPath(), { args: ["info", "--json"] }).outputSync();
-  const { npmCache } = JSON.parse(new TextDecoder().decode(info.stdout));
-  return `${npmCache}/registry.npmjs.org/minijinja-js/${version}/dist/node/minijinja_js_bg.wasm`;
+  const module = new TextDecoder().decode(stdout).trim();
+  return new URL("minijinja_js_bg.wasm", module).pathname;
 }
 
 /** The environment that tells `deno compile` where its runtime is; empty if it can get it by itself. */
