@@ -170,9 +170,12 @@ export class EndpointBus {
     }
   }
 
-  /** Takes away a task that was delivered; resolves when the server has done so. @throws {BusError} */
-  async removeTask(lane: string, seq: number): Promise<void> {
-    await this.#open().ackSync(ackSubject(this.names.tasks, lane, { seq }));
+  /**
+   * Takes away a task that was delivered. Should the server die before it does, the ledger tells at its restart, before
+   * managers may take tasks again.
+   */
+  removeTask(lane: string, seq: number): void {
+    this.#ack(ackSubject(this.names.tasks, lane, { seq }));
   }
 
   /** Takes away a task that was perhaps never delivered. @returns whether it was there */

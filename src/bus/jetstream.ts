@@ -67,15 +67,6 @@ export class StreamPublisher {
 
   /** Stores a message. @returns its sequence @throws {BusError} */
   publish(subject: string, body: Uint8Array, withHeaders?: MsgHdrs): Promise<number> {
-    return this.#send(subject, body, withHeaders);
-  }
-
-  /** Sends an acknowledgement and waits until the server has processed it. @throws {BusError} */
-  async ackSync(ackSubject: string): Promise<void> {
-    await this.#send(ackSubject, ACK);
-  }
-
-  #send(subject: string, body: Uint8Array, withHeaders?: MsgHdrs): Promise<number> {
     const { promise, resolve, reject } = Promise.withResolvers<number>();
     if (this.#connection.isClosed()) {
       reject(new BusError("lost", "The connection to the bus was lost"));
@@ -95,10 +86,8 @@ export class StreamPublisher {
     this.#waiting.delete(token);
     const data = message.data;
     if (data.length === 0) {
-      // a confirmed acknowledgement is empty; "no responders" carries a status
-      const status = message.headers?.code ?? 0;
-      if (status === 0) return waiting.resolve(0);
-      return waiting.reject(new BusError("refused", `The bus has no such stream`, status));
+      // "no responders"
+      return waiting.reject(new BusError("refused", "The bus has no such stream"));
     }
     const answer = JSON.parse(message.string()) as {
       seq?: number;

