@@ -21,7 +21,10 @@ async function probe(dir: string): Promise<Record<string, unknown>> {
     natsServer: (await run([nats, "--version"])).stdout.trim(),
     worker: [...Deno.readDirSync(worker)].map((entry) => entry.name).sort(),
     templates: listAssets("templates"),
-    jinja: environment.renderStr("{{ a }} and {% for x in b %}{{ x }}{% endfor %}", { a: 1, b: [2, 3] }),
+    jinja: environment.renderStr("{{ a }} and {% for x in b %}{{ x }}{% endfor %}", {
+      a: 1,
+      b: [2, 3],
+    }),
     x509: typeof x509.X509CertificateGenerator.create,
     sqlite: database.prepare("select 1 + 1 as two").get(),
     amqp: typeof amqp.connect,

@@ -19,7 +19,7 @@ Deno.test("lint plugin wants #names", () => {
     "private-names",
     "private-names",
   ]);
-  equal(lint(HEAD + "class A { #a = 1; protected b() {} }\n"), []);
+  equal(lint(HEAD + "class A { #a = 1; protected b() {} private constructor() {} }\n"), []);
 });
 Deno.test("lint plugin allows two positional arguments, then options or a callback", () => {
   const bad = [
@@ -36,6 +36,7 @@ Deno.test("lint plugin allows two positional arguments, then options or a callba
     "function f(a: 1, b: 1, c: 1) {}",
   ];
   for (const source of good) equal(lint(HEAD + source), [], source);
+  equal(lint(HEAD + bad[0]!, "/p/tests/x.ts"), [], "tests may");
 });
 Deno.test("lint plugin wants files of at most 400 lines, or the reason why one is long", () => {
   const lines = (count: number) => "export {};\n".repeat(count);
