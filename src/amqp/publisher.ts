@@ -19,6 +19,16 @@ export interface PublishTarget {
   persistent: boolean;
 }
 
+/** Beside a message's body. */
+export interface PublishOptions {
+  contentType?: string;
+  headers?: Record<string, unknown>;
+  /** Seconds since the epoch. */
+  timestamp?: number;
+  /** @default where the queue's description says */
+  target?: PublishTarget;
+}
+
 /** Options of {@linkcode openPublisher}. */
 export interface PublisherOptions {
   /** Read anew before each connection. */
@@ -83,10 +93,7 @@ export class QueuePublisher implements Publisher {
     await this.#opened.promise;
   }
 
-  publish(
-    body: Uint8Array,
-    options: { contentType?: string; target?: PublishTarget } = {},
-  ): Promise<void> {
+  publish(body: Uint8Array, options: PublishOptions = {}): Promise<void> {
     const full = this.#unconfirmed.size >= WINDOW ||
       (this.#bytes + body.length > WINDOW_BYTES && this.#bytes > 0);
     return full ? this.#publishLater(body, options) : this.#publishNow(body, options);
@@ -129,18 +136,12 @@ export class QueuePublisher implements Publisher {
     this.#finished.resolve();
   }
 
-  async #publishLater(
-    body: Uint8Array,
-    options: { contentType?: string; target?: PublishTarget },
-  ): Promise<void> {
+  async #publishLater(body: Uint8Array, options: PublishOptions): Promise<void> {
     await new Promise<void>((resolve) => this.#waiting.push(resolve));
     return await this.publish(body, options);
   }
 
-  #publishNow(
-    body: Uint8Array,
-    options: { contentType?: string; target?: PublishTarget },
-  ): Promise<void> {
+  #publishNow(body: Uint8Array, options: PublishOptions): Promise<void> {
     const channel = this.#channel;
     const target = options.target ?? this.#target;
     if (!channel || !target) {
@@ -158,6 +159,8 @@ export class QueuePublisher implements Publisher {
         deliveryMode: target.persistent ? 2 : 1,
         messageId: id,
         contentType: options.contentType,
+        headers: options.headers,
+        timestamp: options.timestamp,
       }, (error) => this.#settle(id, error ? new PublishError("nacked", errorText(error)) : null));
     } catch (error) {
       this.#settle(id, new PublishError("closed", errorText(error)));

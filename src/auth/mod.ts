@@ -1,0 +1,5 @@
+/**
+ * Logins.
+ * @module
+ */
+export * from "./client_credentials.ts";
