@@ -20,10 +20,15 @@ export function readAsset(name: string): Uint8Array<ArrayBuffer> {
   return Deno.readFileSync(new URL(name, ROOT));
 }
 
-/** Names of the files in an embedded folder, sorted. */
+/** Names of the files in an embedded folder, sorted; none if there is no such folder. */
 export function listAssets(folder: string): string[] {
-  return [...Deno.readDirSync(new URL(`${folder}/`, ROOT))]
-    .filter((entry) => entry.isFile).map((entry) => entry.name).sort();
+  try {
+    return [...Deno.readDirSync(new URL(`${folder}/`, ROOT))]
+      .filter((entry) => entry.isFile).map((entry) => entry.name).sort();
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return [];
+    throw error;
+  }
 }
 
 /**

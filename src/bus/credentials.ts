@@ -3,7 +3,7 @@
  * The server's configuration holds public keys only; seeds are files of mode 0600.
  * @module
  */
-import { createUser } from "nats/nkeys";
+import { createUser, fromSeed } from "nats/nkeys";
 import { EX, makePrivateDir, readIfThere, UserError, writePrivate } from "../base/mod.ts";
 
 /** Roles on the bus. */
@@ -32,7 +32,9 @@ export async function loadCredentials(dir: string): Promise<BusCredentials> {
   const caFile = `${dir}/bus-ca.pem`;
   const keyFile = `${dir}/bus-key.pem`;
   if (readIfThere(certFile) === undefined || readIfThere(keyFile) === undefined) {
-    const { ca, cert, key } = await makeCertificate();
+    // loaded only here: it is needed once in the life of an endpoint
+    const { makeCertificate } = await import("./certificate.ts");
+    const { ca, cert, key } = await makeCertificate(BUS_SERVER_NAME);
     writePrivate(caFile, ca);
     writePrivate(keyFile, key);
     writePrivate(certFile, cert);
@@ -43,9 +45,9 @@ export async function loadCredentials(dir: string): Promise<BusCredentials> {
     const path = seedFiles[role] = `${dir}/${role}.nk`;
     if (readIfThere(path) === undefined) writeSeed(path);
     requirePrivate(path);
-    publicKeys[role] = [await publicKeyOf(path)];
+    publicKeys[role] = [publicKeyOf(path)];
     const previous = `${path}.previous`;
-    if (readIfThere(previous) !== undefined) publicKeys[role].push(await publicKeyOf(previous));
+    if (readIfThere(previous) !== undefined) publicKeys[role].push(publicKeyOf(previous));
   }
   requirePrivate(keyFile);
   return { certFile, keyFile, ca: Deno.readTextFileSync(caFile), seedFiles, publicKeys };
@@ -68,8 +70,7 @@ function writeSeed(path: string): void {
   writePrivate(path, new TextDecoder().decode(createUser().getSeed()) + "\n");
 }
 
-async function publicKeyOf(path: string): Promise<string> {
-  const { fromSeed } = await import("nats/nkeys");
+function publicKeyOf(path: string): string {
   return fromSeed(new TextEncoder().encode(Deno.readTextFileSync(path).trim())).getPublicKey();
 }
 
@@ -83,45 +84,4 @@ function requirePrivate(path: string): void {
     });
   }
   if (mode !== null && (mode & 0o077) !== 0) Deno.chmodSync(path, 0o600);
-}
-
-/** An authority (Deno's TLS takes no certificate that is its own) and a server certificate signed by it. */
-async function makeCertificate(): Promise<{ ca: string; cert: string; key: string }> {
-  // loaded only here: it is needed once in the life of an endpoint
-  await import("reflect-metadata");
-  const x509 = await import("@peculiar/x509");
-  x509.cryptoProvider.set(crypto);
-  const signingAlgorithm = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };
-  const makeKeys = () => crypto.subtle.generateKey(signingAlgorithm, true, ["sign", "verify"]);
-  const [caKeys, keys] = await Promise.all([makeKeys(), makeKeys()]);
-  const day = 24 * 3600 * 1000;
-  const validity = {
-    // a node's clock may be behind ours
-    notBefore: new Date(Date.now() - day),
-    notAfter: new Date(Date.now() + 20 * 365 * day),
-    signingAlgorithm,
-  };
-  const ca = await x509.X509CertificateGenerator.createSelfSigned({
-    ...validity,
-    name: `CN=authority of ${BUS_SERVER_NAME}`,
-    keys: caKeys,
-    extensions: [new x509.BasicConstraintsExtension(true, 0, true)],
-  });
-  const cert = await x509.X509CertificateGenerator.create({
-    ...validity,
-    subject: `CN=${BUS_SERVER_NAME}`,
-    issuer: ca.subject,
-    publicKey: keys.publicKey,
-    signingKey: caKeys.privateKey,
-    extensions: [
-      new x509.BasicConstraintsExtension(false),
-      new x509.SubjectAlternativeNameExtension([{ type: "dns", value: BUS_SERVER_NAME }]),
-    ],
-  });
-  const pkcs8 = await crypto.subtle.exportKey("pkcs8", keys.privateKey);
-  return {
-    ca: ca.toString("pem") + "\n",
-    cert: cert.toString("pem") + "\n",
-    key: x509.PemConverter.encode(pkcs8, "PRIVATE KEY") + "\n",
-  };
 }

@@ -143,7 +143,7 @@ class Server implements Broker {
     const take = async (stream: ReadableStream<Uint8Array>) => {
       for await (const text of stream.pipeThrough(new TextDecoderStream())) {
         this.#log = (this.#log + text).slice(-65_536);
-        if (this.#log.includes("Server startup complete")) ready.resolve();
+        if (/completed with \d+ plugins/.test(this.#log)) ready.resolve();
       }
     };
     this.#drained = Promise.all([take(child.stdout), take(child.stderr)]).then(() => {});

@@ -78,6 +78,22 @@ const plugin: Deno.lint.Plugin = {
         };
       },
     },
+    "dynamic-import": {
+      create(context) {
+        if (/\/tests\//.test(context.filename)) return {};
+        return {
+          ImportExpression(node) {
+            const { source } = node;
+            if (source.type === "Literal" && /^(\.|node:)/.test(String(source.value))) return;
+            context.report({
+              node,
+              message: "import() takes a file of ours, which imports the package: bundled by " +
+                "itself, a CommonJS package loses its named exports",
+            });
+          },
+        };
+      },
+    },
     "file-length": {
       create(context) {
         return {

@@ -3,19 +3,20 @@
  * for tests/e2e/compiled_test.ts.
  * @module
  */
+import "reflect-metadata";
+import { Environment } from "minijinja";
+import * as x509 from "@peculiar/x509";
+import amqp from "amqplib";
+import { Hono } from "hono";
+import { DatabaseSync } from "node:sqlite";
 import { extractWorker, listAssets, natsServerPath, run, VERSION } from "../../src/base/mod.ts";
 
 /** Runs every part once, with `dir` for what it extracts. */
 async function probe(dir: string): Promise<Record<string, unknown>> {
   const nats = await natsServerPath(dir);
   const worker = await extractWorker(dir);
-  const { Environment } = await import("minijinja");
   const environment = new Environment();
-  const x509 = await import("@peculiar/x509");
-  const { DatabaseSync } = await import("node:sqlite");
   const database = new DatabaseSync(":memory:");
-  const { default: amqp } = await import("amqplib");
-  const { Hono } = await import("hono");
   return {
     version: VERSION,
     natsServer: (await run([nats, "--version"])).stdout.trim(),

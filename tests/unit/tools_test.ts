@@ -38,6 +38,11 @@ Deno.test("lint plugin allows two positional arguments, then options or a callba
   for (const source of good) equal(lint(HEAD + source), [], source);
   equal(lint(HEAD + bad[0]!, "/p/tests/x.ts"), [], "tests may");
 });
+Deno.test("lint plugin wants packages to be imported statically", () => {
+  equal(lint(HEAD + 'await import("zod");'), ["dynamic-import"]);
+  equal(lint(HEAD + 'const name = "x"; await import(name);'), ["dynamic-import"]);
+  equal(lint(HEAD + 'await import("./x.ts"); await import("node:sqlite");'), []);
+});
 Deno.test("lint plugin wants files of at most 400 lines, or the reason why one is long", () => {
   const lines = (count: number) => "export {};\n".repeat(count);
   equal(lint(HEAD + lines(396)), []);
