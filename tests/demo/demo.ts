@@ -126,7 +126,9 @@ async function demo(keep: boolean): Promise<void> {
     await Deno.writeTextFile(config, `local_compute_services: true\n${written}`);
   }
   const started = await call([ENDPOINT, "start", "demo", "--detach"], env);
-  stack.defer(() => call([ENDPOINT, "stop", "demo"], env));
+  stack.defer(async () => {
+    await call([ENDPOINT, "stop", "demo"], env).catch((error) => say(error.message));
+  });
   const uuid = started.match(/Endpoint UUID: ([0-9a-f-]{36})/)?.[1];
   if (!uuid) throw new Error(`endpoint start printed no UUID:\n${started}`);
   say(`Endpoint UUID: ${uuid}`);
