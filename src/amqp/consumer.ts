@@ -17,6 +17,8 @@ export interface ConsumerOptions {
   /** Deliveries unacknowledged at most; quorum queues cap it at 2,000. */
   prefetch: number;
   exclusive?: boolean;
+  /** Connects, but takes nothing before {@linkcode Consumer.resume}. @default false */
+  paused?: boolean;
   /** Shown in the broker's list of connections. */
   name: string;
   onDelivery(delivery: Delivery): void;
@@ -50,6 +52,7 @@ class QueueConsumer implements Consumer {
   constructor(options: ConsumerOptions) {
     this.#options = options;
     this.#log = options.log.child("amqp");
+    this.#paused = options.paused ?? false;
     this.#opened.promise.catch(() => {});
   }
 

@@ -14,4 +14,5 @@ export * from "./redact.ts";
 export * from "./release_list.ts";
 export * from "./retry.ts";
 export * from "./run.ts";
+export * from "./self.ts";
 export * from "./version.ts";

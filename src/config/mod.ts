@@ -4,4 +4,5 @@
  */
 export { loadUserConfig, parseUserConfig } from "./load.ts";
 export { nearest } from "./nearest.ts";
+export { isPool } from "./types.ts";
 export type * from "./types.ts";

@@ -88,6 +88,11 @@ export interface BusConfig {
 /** Engines that run tasks. */
 export type EngineConfig = BlockEngineConfig | PoolEngineConfig;
 
+/** Whether an engine is a pool beside the endpoint, without blocks. */
+export function isPool(engine: EngineConfig): engine is PoolEngineConfig {
+  return engine.type === "ProcessPoolEngine" || engine.type === "ThreadPoolEngine";
+}
+
 /** GlobusComputeEngine and GlobusMPIEngine: managers on blocks. */
 export interface BlockEngineConfig {
   type: "GlobusComputeEngine" | "GlobusMPIEngine";
