@@ -13,7 +13,6 @@ import {
   readIfThere,
   selfCommand,
   type Sink,
-  sleep,
   stderrSink,
   UserError,
   writePrivate,
@@ -131,9 +130,10 @@ async function detach(paths: EndpointPaths, args: string[]): Promise<number> {
   try {
     await deadline(Promise.race([written, child.status]), DETACH_LIMIT_MS, "the endpoint to start");
   } finally {
-    watcher.close();
+    try {
+      watcher.close();
+    } catch { /* the loop over it has ended, which closes it */ }
   }
-  await sleep(0);
   const outcome = JSON.parse(readIfThere(outcomeFile) ?? "{}") as Outcome;
   if (outcome.endpointId) {
     console.log(`Endpoint UUID: ${outcome.endpointId}`);

@@ -463,7 +463,7 @@ export class Manager {
     const host = Deno.hostname();
     const text = options.cancelled
       ? `The task was ended on node ${host}: ${why}`
-      : `parsl.executors.high_throughput.errors.WorkerLost: the worker that ran the task on node ${host} was lost: ${why}`;
+      : `WorkerLost: the worker that ran the task on node ${host} was lost: ${why}`;
     const body = encodeErrorResult({
       taskId: running.task.taskId,
       code,
