@@ -223,8 +223,8 @@ function installPackages(packages: string[], prefix: string[]): void {
     "set -e",
     ...(own ? [`printf '#!/bin/sh\\nexit 101\\n' > ${policy}`, `chmod 755 ${policy}`] : []),
     ...(own ? [`trap 'rm -f ${policy}' EXIT`] : []),
-    "apt-get update -q",
-    'apt-get install -q -y --no-install-recommends "$@"',
+    "apt-get update -qq",
+    'apt-get install -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 "$@" >/dev/null',
     'if command -v systemctl >/dev/null; then for p in "$@"; do',
     '  systemctl disable "$p" >/dev/null 2>&1 || true; done; fi',
   ].join("\n");
