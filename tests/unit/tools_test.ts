@@ -1,6 +1,7 @@
 import plugin from "../tools/lint_plugin.ts";
 import { countJunit, judge, sum } from "../tools/junit.ts";
 import { importsOf, layerFaults, projectImports } from "../tools/layers.ts";
+import { docFaults } from "../tools/suites.ts";
 import { missing, NEEDS } from "../tools/provide.ts";
 import { equal, includes, ok, throws } from "../support/assert.ts";
 
@@ -142,4 +143,15 @@ Deno.test("missing orders parts by what they need, and knows every part that a c
     const order = missing(parts);
     ok(Array.isArray(order), command);
   }
+});
+
+Deno.test("docFaults keeps all but comments missing on members, and an error of Deno itself", () => {
+  const member = "error[missing-jsdoc]: exported symbol is missing\n  --> /p/a.ts:4:3\n   | \n";
+  const symbol = "error[missing-jsdoc]: exported symbol is missing\n  --> /p/a.ts:5:1\n   | \n";
+  const hidden = "error[private-type-ref]: public type\n  --> /p/a.ts:6:3\n   | \n";
+  const last = "error: Found 3 documentation lint errors.\n";
+  equal(docFaults(member + last).code, 0);
+  equal(docFaults(""), { code: 0, text: "" });
+  equal(docFaults(member + symbol + hidden + last).text.split("\n").length, 2);
+  equal(docFaults("error: Module not found\n").code, 1);
 });
