@@ -8,6 +8,7 @@ import type { QueueInfo } from "./types.ts";
 
 /** The broker does not accept our credentials: trying again does not help. */
 export class RefusedError extends Error {
+  /** Tells this class from others where `instanceof` cannot. */
   override name = "RefusedError";
 }
 

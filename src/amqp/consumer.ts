@@ -16,15 +16,19 @@ export interface ConsumerOptions {
   queueInfo(): Promise<QueueInfo> | QueueInfo;
   /** Deliveries unacknowledged at most; quorum queues cap it at 2,000. */
   prefetch: number;
+  /** Whether nobody else may consume the queue. @default true */
   exclusive?: boolean;
   /** Connects, but takes nothing before {@linkcode Consumer.resume}. @default false */
   paused?: boolean;
   /** Shown in the broker's list of connections. */
   name: string;
+  /** A message arrived. */
   onDelivery(delivery: Delivery): void;
   /** Deliveries of this epoch and before can no longer be acknowledged. */
   onChannelLost(epoch: number): void;
+  /** Told of each change of state, with its reason. */
   onState?(state: LinkState, why: string): void;
+  /** Where records go. */
   log: Logger;
 }
 

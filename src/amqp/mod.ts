@@ -2,11 +2,18 @@
  * AMQP: connections that come back, a consumer, a publisher with confirms.
  * @module
  */
-export { hideCredentials, openConnection, RefusedError, withPort } from "./connection.ts";
+export {
+  type ConnectionOptions,
+  hideCredentials,
+  openConnection,
+  RefusedError,
+  withPort,
+} from "./connection.ts";
 export { type ConsumerOptions, openConsumer } from "./consumer.ts";
 export {
   openPublisher,
   type PublisherOptions,
+  type PublishOptions,
   type PublishTarget,
   QueuePublisher,
   targetOf,

@@ -13,9 +13,13 @@ import { type LinkState, type Publisher, PublishError, type QueueInfo } from "./
 
 /** Where and how messages of one kind are published. */
 export interface PublishTarget {
+  /** Exchange; empty for the default one. */
   exchange: string;
+  /** Routing key; the queue's name at the default exchange. */
   routingKey: string;
+  /** Whether the broker returns what it cannot route. */
   mandatory: boolean;
+  /** Whether the broker writes it to disk. */
   persistent: boolean;
 }
 
@@ -37,7 +41,9 @@ export interface PublisherOptions {
   name: string;
   /** How long a confirm may take, in milliseconds; then the connection is made anew. @default 30_000 */
   confirmMs?: number;
+  /** Told of each change of state, with its reason. */
   onState?(state: LinkState, why: string): void;
+  /** Where records go. */
   log: Logger;
 }
 
@@ -78,27 +84,32 @@ export class QueuePublisher implements Publisher {
   #waiting: (() => void)[] = [];
   #sweep?: number;
 
+  /** Makes it; nothing happens before its first call. */
   constructor(options: PublisherOptions) {
     this.#options = options;
     this.#log = options.log.child("amqp");
     this.#opened.promise.catch(() => {});
   }
 
+  /** What it does now. */
   get state(): LinkState {
     return this.#state;
   }
 
+  /** Resolves when it is open (again). @throws if it is closed for good */
   async opened(signal?: AbortSignal): Promise<void> {
     signal?.throwIfAborted();
     await this.#opened.promise;
   }
 
+  /** Publishes; resolves when confirmed and not returned. @throws {PublishError} */
   publish(body: Uint8Array, options: PublishOptions = {}): Promise<void> {
     const full = this.#unconfirmed.size >= WINDOW ||
       (this.#bytes + body.length > WINDOW_BYTES && this.#bytes > 0);
     return full ? this.#publishLater(body, options) : this.#publishNow(body, options);
   }
 
+  /** Ends it for good. */
   async close(): Promise<void> {
     this.#end.abort(new Error("The publisher was closed"));
     this.#setState("closed", "asked for");
@@ -108,6 +119,7 @@ export class QueuePublisher implements Publisher {
     await this.#finished.promise;
   }
 
+  /** Connects, and connects again, until it is closed. */
   async run(): Promise<void> {
     const { signal } = this.#end;
     for (let failures = 0; !signal.aborted;) {

@@ -5,9 +5,13 @@
 
 /** A queue as the service's registration answer describes it (protocol.md section 2). */
 export interface QueueInfo {
+  /** AMQP URL with credentials: never to be logged. */
   connection_url: string;
+  /** Exchange; empty for the default one. */
   exchange?: string | null;
+  /** Name of the queue. */
   queue: string;
+  /** How messages are published, where it is published to. */
   queue_publish_kwargs?: {
     exchange: string;
     routing_key: string;
@@ -22,9 +26,13 @@ export interface Delivery {
   readonly tag: number;
   /** Counts channels of this consumer: a delivery of an older channel can no longer be acknowledged. */
   readonly epoch: number;
+  /** The message, untouched. */
   readonly body: Uint8Array;
+  /** AMQP headers. */
   readonly headers: Record<string, unknown>;
+  /** Whether it was delivered before. */
   readonly redelivered: boolean;
+  /** AMQP properties that are used here. */
   readonly properties: { contentType?: string; timestamp?: number; messageId?: string };
 }
 
@@ -33,6 +41,7 @@ export type LinkState = "connecting" | "open" | "paused" | "refused" | "closed";
 
 /** Takes messages from one queue, exclusively. Reconnects for ever; old deliveries are forgotten then. */
 export interface Consumer {
+  /** What it does now. */
   readonly state: LinkState;
   /** Rises with each new channel. */
   readonly epoch: number;
@@ -53,14 +62,18 @@ export interface Consumer {
   pause(): Promise<void>;
   /** Takes again. */
   resume(): Promise<void>;
+  /** Ends it for good. */
   close(): Promise<void>;
 }
 
 /** A message came back as unroutable (`mandatory`), was nacked, or its channel ended before the confirm. */
 export class PublishError extends Error {
+  /** Tells this class from others where `instanceof` cannot. */
   override name = "PublishError";
+  /** What went wrong, for those who decide by it. */
   readonly kind: "returned" | "nacked" | "closed" | "timeout";
 
+  /** Makes it; nothing happens before its first call. */
   constructor(kind: PublishError["kind"], message: string) {
     super(message);
     this.kind = kind;
@@ -69,6 +82,7 @@ export class PublishError extends Error {
 
 /** Publishes with confirms. Reconnects for ever. */
 export interface Publisher {
+  /** What it does now. */
   readonly state: LinkState;
   /**
    * Resolves when the broker confirmed the message and did not return it.
@@ -77,5 +91,6 @@ export interface Publisher {
   publish(body: Uint8Array, options?: { timeoutMs?: number; contentType?: string }): Promise<void>;
   /** Resolves when the connection is open (again). @throws if credentials are refused for good */
   opened(signal?: AbortSignal): Promise<void>;
+  /** Ends it for good. */
   close(): Promise<void>;
 }

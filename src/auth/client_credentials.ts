@@ -10,6 +10,7 @@ export const COMPUTE_SCOPE =
 
 /** Gives an access token that is valid for at least a minute. */
 export interface Authorizer {
+  /** The token. */
   token(): Promise<string>;
 }
 

@@ -13,6 +13,7 @@ export class ReleaseList {
   #done?: Promise<void>;
 
   /** @param log told of steps that fail or take too long */
+  /** Makes it; nothing happens before its first call. */
   constructor(log: Logger) {
     this.#log = log;
   }

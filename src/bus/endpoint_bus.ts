@@ -3,6 +3,7 @@
  *
  * It decides nothing: what a start or a result means is the bridge's business. Everything here is bound to one connection
  * and is set up again on the next.
+ * A long file: one short method for each thing that can be asked of the bus.
  * @module
  */
 import { headers, type Msg } from "nats";
@@ -34,14 +35,19 @@ import type { BusAddress, ManagerReport } from "./types.ts";
 
 /** A result as the outbox delivers it. */
 export interface StoredResult {
+  /** UUID of the task, lower case. */
   taskId: string;
+  /** The message, untouched. */
   body: Uint8Array;
   /** Sequence in the OUTBOX. */
   seq: number;
   /** Made by the endpoint itself; no manager can publish such. */
   own: boolean;
+  /** The session secret of the manager that sent it. */
   secret: string;
+  /** Which attempt, from 1. */
   attempt: number;
+  /** What the task ran on failed, in one line; `null` if not. */
   systemFailure: string | null;
 }
 
@@ -49,15 +55,19 @@ export interface StoredResult {
 export interface EndpointBusEvents {
   /** A connection is ready; `sameServer` is false if the server process is another than before. */
   onOpen(info: { serverId: string; version: string; sameServer: boolean }): void;
+  /** The connection is gone; `reason` says why. */
   onLost(reason: string): void;
   /** A start (or release) record was stored. `seq` is its sequence in STARTS. */
   onStart(taskId: string, record: StartRecord, seq: number): void;
+  /** A result was stored. */
   onResult(result: StoredResult): void;
+  /** A manager reported. */
   onReport(report: ManagerReport & { server: string }): void;
   /** Sequences of tasks that a manager gives back without having begun them. */
   onGiveBack(managerId: string, seqs: number[]): void;
   /** Sequences of tickets that were used or found no task. */
   onTickets(seqs: number[]): void;
+  /** A manager ends by itself. */
   onGoodbye(managerId: string, reason: string): void;
 }
 
@@ -82,6 +92,7 @@ const START_WINDOW = 4096;
 
 /** The endpoint's side of the bus. */
 export class EndpointBus {
+  /** Names of this endpoint's streams and subjects. */
   readonly names: BusNames;
   readonly #options: EndpointBusOptions;
   readonly #events: EndpointBusEvents;
@@ -96,6 +107,7 @@ export class EndpointBus {
   #inHand = new Map<number, number>();
   #bytesInHand = 0;
 
+  /** Makes it; nothing happens before its first call. */
   constructor(options: EndpointBusOptions, events: EndpointBusEvents) {
     this.#options = options;
     this.#events = events;
@@ -120,6 +132,7 @@ export class EndpointBus {
     await this.#link.opened(signal);
   }
 
+  /** Whether there is a connection now. */
   get connected(): boolean {
     return this.#link.connection !== null;
   }
@@ -193,6 +206,7 @@ export class EndpointBus {
     this.#ack(ackSubject(this.names.tasks, DEFAULT_LANE, { seq }));
   }
 
+  /** Takes a start record away. */
   removeStart(seq: number): void {
     this.#ack(ackSubject(this.names.starts, this.names.bridge, { seq }));
   }
@@ -357,6 +371,7 @@ export class EndpointBus {
     this.#link.connection?.publish(this.names.down(managerId), JSON.stringify(command));
   }
 
+  /** Ends it for good. */
   async close(): Promise<void> {
     await this.#link.close();
   }

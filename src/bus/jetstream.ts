@@ -8,11 +8,14 @@ import { monoMs } from "../base/mod.ts";
 
 /** What the store refused, or that it could not be asked. */
 export class BusError extends Error {
+  /** Tells this class from others where `instanceof` cannot. */
   override name = "BusError";
   /** `err_code` of JetStream, 0 if there is none. */
   readonly code: number;
+  /** What went wrong, for those who decide by it. */
   readonly kind: "lost" | "timeout" | "refused";
 
+  /** Makes it; nothing happens before its first call. */
   constructor(kind: BusError["kind"], message: string, code = 0) {
     super(message);
     this.kind = kind;

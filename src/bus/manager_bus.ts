@@ -33,7 +33,9 @@ import type {
 
 /** Options of {@linkcode connectManagerBus}. */
 export interface ManagerBusOptions {
+  /** Id of the manager, unique for each start. */
   managerId: string;
+  /** Where records go. */
   log: Logger;
   /** Limit of one probe of an address, in milliseconds. @default 30_000 */
   probeMs?: number;

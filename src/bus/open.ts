@@ -19,7 +19,9 @@ import type { BusAccess, BusAddress } from "./types.ts";
 
 /** Options of {@linkcode openBus}. */
 export interface OpenBusOptions {
+  /** UUID of the endpoint. */
   endpointId: string;
+  /** As configured. */
   config: BusConfig;
   /** `<endpoint dir>/state`. */
   stateDir: string;
@@ -27,14 +29,19 @@ export interface OpenBusOptions {
   remoteManagers: boolean;
   /** Host names and addresses of this host for nodes, best first. */
   addresses: string[];
+  /** Tasks stored at most. */
   maxStoredTasks: number;
+  /** Bytes of stored tasks at most. */
   maxStoredBytes: number;
+  /** Where records go. */
   log: Logger;
+  /** Ends the waiting. */
   signal?: AbortSignal;
 }
 
 /** An open bus. */
 export interface OpenBus {
+  /** The bus. */
   readonly bus: EndpointBus;
   /** `null` at a site's NATS. */
   readonly server: NatsServer | null;

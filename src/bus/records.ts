@@ -16,8 +16,11 @@ const H = {
 
 /** What the endpoint knows of a task from AMQP's headers. */
 export interface TaskMeta {
+  /** UUID of the function. */
   functionId: string;
+  /** JSON text, as the submitter gave it. */
   resourceSpecification: string | null;
+  /** Import paths of serializers for the result, in order. */
   resultSerializers: string[] | null;
   /** Nanoseconds since the epoch. */
   receivedNs: number;
@@ -75,11 +78,13 @@ export interface StartRecord {
   attempt: number;
   /** Sequence in TASKS. */
   taskSeq: number;
+  /** Index of the worker slot. */
   worker: number;
   /** Tells one `begin` of a manager from another: the same task may be delivered to it twice. */
   nonce: number;
   /** Milliseconds since the epoch. */
   atMs: number;
+  /** Whether this allows another attempt instead of telling of one. */
   released: boolean;
 }
 

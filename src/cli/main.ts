@@ -3,7 +3,7 @@
  * Only this room prints and exits.
  * @module
  */
-import { errorText, EX, redact, UserError } from "../base/mod.ts";
+import { errorText, EX, redact, UserError, VERSION } from "../base/mod.ts";
 import type { Globals } from "./globals.ts";
 
 type Command = (args: string[], globals: Globals) => Promise<number>;
@@ -58,7 +58,6 @@ export async function main(args: string[]): Promise<number> {
     const { globals, rest } = readGlobals(args);
     const [name, ...own] = rest;
     if (name === "version" || name === "--version") {
-      const { VERSION } = await import("../base/version.ts");
       console.log(VERSION);
       return EX.ok;
     }
@@ -109,7 +108,7 @@ function usage(): string {
 }
 
 async function unknownCommand(name: string): Promise<UserError> {
-  const { nearest } = await import("../config/nearest.ts");
+  const { nearest } = await import("../config/mod.ts");
   const near = nearest(name, [...Object.keys(COMMANDS), "version"]);
   return new UserError(`There is no command "${name}"`, {
     exit: 2,

@@ -7,15 +7,25 @@ import { EX, retry, STANDS_IN_FOR, UserError } from "../base/mod.ts";
 
 /** What is registered. */
 export interface Registration {
+  /** Name in the compute directory. */
   endpoint_name: string;
+  /** Name for people. */
   display_name?: string | null;
+  /** Whether everybody may use it. */
   public: boolean;
+  /** Whether it is a high-assurance endpoint. */
   high_assurance: boolean;
+  /** Whether it starts endpoints of others. */
   multi_user: boolean;
+  /** Function UUIDs that may run; absent for all. */
   allowed_functions?: string[] | null;
+  /** UUID of a policy that callers must satisfy. */
   authentication_policy?: string | null;
+  /** UUID of the subscription it belongs to. */
   subscription_uuid?: string | null;
+  /** Identity UUIDs that may manage it. */
   admins?: string[] | null;
+  /** Facts about host and software. */
   metadata: Record<string, unknown>;
 }
 
@@ -38,8 +48,34 @@ const registered = z.object({
   heartbeat_queue_info: queue,
 });
 
+/** A queue as the service describes it. */
+export interface RegisteredQueue {
+  /** AMQP URL with credentials: never to be logged. */
+  connection_url: string;
+  /** Name of the queue. */
+  queue: string;
+  /** Exchange, where it is published to. */
+  exchange?: string | null;
+  /** How messages are published. */
+  queue_publish_kwargs?: {
+    exchange: string;
+    routing_key: string;
+    mandatory?: boolean;
+    properties?: { delivery_mode?: number };
+  } | null;
+}
+
 /** The queues of a user endpoint, as the service gave them. */
-export type Registered = z.output<typeof registered>;
+export interface Registered {
+  /** UUID of the endpoint. */
+  endpoint_id: string;
+  /** Where tasks come from. */
+  task_queue_info: RegisteredQueue;
+  /** Where results go. */
+  result_queue_info: RegisteredQueue;
+  /** Where status reports go. */
+  heartbeat_queue_info: RegisteredQueue;
+}
 
 /** The service's address: `http://localhost:5000` if it is local, else by environment. */
 export function serviceUrl(options: { local: boolean; environment: string | null }): string {
@@ -55,6 +91,7 @@ export class ComputeClient {
   readonly #url: string;
   readonly #token: () => Promise<string>;
 
+  /** Makes it; nothing happens before its first call. */
   constructor(url: string, token: () => Promise<string>) {
     this.#url = url;
     this.#token = token;

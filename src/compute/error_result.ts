@@ -20,11 +20,15 @@ export type ErrorCode =
 
 /** What an error result says. */
 export interface ErrorResult {
+  /** UUID of the task, lower case. */
   taskId: string;
+  /** Error code of the result. */
   code: ErrorCode;
   /** One sentence: what happened, to what, why, what to do. */
   text: string;
+  /** Facts for the result's details. */
   details?: Record<string, unknown>;
+  /** Transitions; made up if absent. */
   statuses?: TaskTransition[];
 }
 

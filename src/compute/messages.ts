@@ -8,9 +8,13 @@ export const VERSION_BYTE = 0x01;
 
 /** `{"message_type":"task"}`. */
 export interface TaskMessage {
+  /** UUID of the task. */
   task_id: string;
+  /** Packed function, arguments and keyword arguments. */
   task_buffer: string;
+  /** Not used here. */
   container_id?: string | null;
+  /** Not used here. */
   container?: unknown;
 }
 
@@ -18,25 +22,33 @@ export interface TaskMessage {
 export interface TaskTransition {
   /** Nanoseconds since the epoch. */
   timestamp: number;
+  /** What it does now. */
   state: string;
+  /** Who reports it. */
   actor: string;
 }
 
 /** `{"message_type":"result"}`. */
 export interface ResultMessage {
+  /** UUID of the task. */
   task_id: string;
   /** Serialized value, or the error's text. */
   data: string;
   /** Present means failure. */
   error_details?: { code: string; user_message: string } | null;
+  /** Facts for the result's details. */
   details?: Record<string, unknown> | null;
+  /** Transitions of tasks. */
   task_statuses?: TaskTransition[] | null;
 }
 
 /** `{"message_type":"ep_status_report"}`. */
 export interface StatusReport {
+  /** UUID of the endpoint. */
   endpoint_id: string;
+  /** How the endpoint stands (protocol.md section 6). */
   global_state: Record<string, unknown>;
+  /** Transitions of tasks. */
   task_statuses: Record<string, TaskTransition[]>;
 }
 
@@ -54,9 +66,12 @@ export function encodeMessage(type: string, data: unknown): Uint8Array<ArrayBuff
 
 /** A body that cannot be read as a message; `code` tells why. */
 export class MessageError extends Error {
+  /** Tells this class from others where `instanceof` cannot. */
   override name = "MessageError";
+  /** Error code of the result. */
   readonly code: "version" | "json" | "shape";
 
+  /** Makes it; nothing happens before its first call. */
   constructor(code: "version" | "json" | "shape", message: string, cause?: unknown) {
     super(message, { cause });
     this.code = code;

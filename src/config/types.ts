@@ -9,10 +9,13 @@
 export interface CommonConfig {
   /** The file this came from, for error messages; `<standard input>` for a rendered template. */
   source: string;
+  /** Name for people. */
   displayName: string | null;
   /** Function UUIDs that may run here; `null` for all. */
   allowedFunctions: string[] | null;
+  /** UUID of a policy that callers must satisfy. */
   authenticationPolicy: string | null;
+  /** UUID of the subscription it belongs to. */
   subscriptionId: string | null;
   /** Replaces the port of every AMQP URL that the service gives; `null`: as the service says. */
   amqpPort: 443 | 5671 | 5672 | null;
@@ -22,22 +25,33 @@ export interface CommonConfig {
   environment: string | null;
   /** The service is `http://localhost:5000`. */
   localComputeServices: boolean;
+  /** Whether everything is logged. */
   debug: boolean;
+  /** Identity UUIDs that may manage it. */
   admins: string[] | null;
+  /** Whether it is a high-assurance endpoint. */
   highAssurance: boolean;
 }
 
 /** A manager endpoint: no `engine` block. Runs no tasks, starts user endpoints. */
 export interface ManagerEndpointConfig extends CommonConfig {
+  /** What went wrong, for those who decide by it. */
   kind: "manager";
+  /** Whether everybody may use it. */
   public: boolean;
   /** `null`: the file of the usual name in the endpoint directory. */
   userConfigTemplatePath: string | null;
+  /** As the template's, for the schema. */
   userConfigSchemaPath: string | null;
+  /** As the template's, for the identity mapping. */
   identityMappingConfigPath: string | null;
+  /** Audit log; only with high assurance. */
   auditLogPath: string | null;
+  /** Whether and under which name PAM opens sessions. */
   pam: { enable: boolean; serviceName: string };
+  /** How long a start for a running child is remembered. */
   muChildEpGracePeriodMs: number;
+  /** Contact. */
   email: string | null;
   /** User ids below this are never mapped to. Ours. @default 1000 */
   minUid: number;
@@ -45,7 +59,9 @@ export interface ManagerEndpointConfig extends CommonConfig {
 
 /** A user endpoint: an `engine` block. */
 export interface UserEndpointConfig extends CommonConfig {
+  /** What went wrong, for those who decide by it. */
   kind: "user";
+  /** What runs the tasks. */
   engine: EngineConfig;
   /** Silence of a manager after which it counts as lost (the engine's, if it sets its own). */
   heartbeatThresholdMs: number;
@@ -55,8 +71,11 @@ export interface UserEndpointConfig extends CommonConfig {
   idleHeartbeatsHard: number;
   /** Shell text run before the engine. */
   endpointSetup: string | null;
+  /** Shell text run after the engine. */
   endpointTeardown: string | null;
+  /** Places other than the usual ones. */
   paths: { endpointDir: string | null; endpointLog: string | null };
+  /** The bus. */
   bus: BusConfig;
   /** Tasks stored at most; the rest waits at the broker (invariant 6). Ours. @default 100_000 */
   maxStoredTasks: number;
@@ -95,32 +114,45 @@ export function isPool(engine: EngineConfig): engine is PoolEngineConfig {
 
 /** GlobusComputeEngine and GlobusMPIEngine: managers on blocks. */
 export interface BlockEngineConfig {
+  /** Which kind this is, by its public name. */
   type: "GlobusComputeEngine" | "GlobusMPIEngine";
+  /** Name in logs. */
   label: string;
+  /** Where blocks come from. */
   provider: ProviderConfig;
   /** Addresses under which nodes may find the bus; empty: all that can be found. */
   address: AddressConfig | null;
   /** `null`: unbounded. */
   maxWorkersPerNode: number | null;
+  /** Cores of a worker; may be a fraction. */
   coresPerWorker: number;
   /** In GB; `null`: memory does not limit. */
   memPerWorker: number | null;
+  /** Tasks a manager takes beyond its free workers. */
   prefetchCapacity: number;
+  /** How workers are bound to cores. */
   cpuAffinity: string;
   /** Names of devices; empty: none. A number n in the file is "0" to "n-1". */
   availableAccelerators: string[];
+  /** Attempts beyond the first after a loss of worker or node. */
   maxRetriesOnSystemFailure: number;
+  /** Accepted; the bus has TLS unless `bus.tls` says no. */
   encrypted: boolean;
+  /** Whether each task gets a directory of its own. */
   runInSandbox: boolean;
   /** Absolute, or relative to the endpoint directory. */
   workingDir: string;
   /** Class paths and wildcards as written; `null`: all. */
   allowedSerializers: string[] | null;
+  /** Not used here. */
   container: ContainerConfig | null;
+  /** When blocks are asked for. */
   strategy: StrategyConfig;
   /** Between beats of endpoint and managers. */
   heartbeatPeriodMs: number;
+  /** Silence after which the other side counts as lost. */
   heartbeatThresholdMs: number;
+  /** Whether managers log everything. */
   workerDebug: boolean;
   /** Age of a manager after which it takes no more tasks; `null`: none. */
   drainPeriodMs: number | null;
@@ -128,6 +160,7 @@ export interface BlockEngineConfig {
   blockErrorHandler: boolean;
   /** Limit of one address probe by a node. */
   addressProbeTimeoutMs: number;
+  /** Where workers' logs go; `null`: the endpoint directory. */
   workerLogdirRoot: string | null;
   /** Interpreter on the nodes. Ours. @default "python3" */
   python: string;
@@ -137,14 +170,21 @@ export interface BlockEngineConfig {
 
 /** ProcessPoolEngine and ThreadPoolEngine: one pool beside the endpoint, no blocks. */
 export interface PoolEngineConfig {
+  /** Which kind this is, by its public name. */
   type: "ProcessPoolEngine" | "ThreadPoolEngine";
+  /** Name in logs. */
   label: string;
+  /** Workers of the pool. */
   maxWorkers: number;
   /** Tasks after which a process is replaced; `null`: never. */
   maxTasksPerChild: number | null;
+  /** Begins the names of threads. */
   threadNamePrefix: string;
+  /** Where tasks run; absolute. */
   workingDir: string;
+  /** What may be deserialized; `null`: everything. */
   allowedSerializers: string[] | null;
+  /** Interpreter of the workers. */
   python: string;
 }
 
@@ -157,7 +197,9 @@ export type AddressConfig =
 
 /** A container around the workers of a node. */
 export interface ContainerConfig {
+  /** Which kind this is, by its public name. */
   type: "docker" | "podman" | "podman-hpc" | "apptainer" | "singularity" | "custom";
+  /** Image. */
   uri: string | null;
   /** Options for the runtime; for `custom` the whole command. */
   cmdOptions: string;
@@ -165,20 +207,29 @@ export interface ContainerConfig {
 
 /** When blocks are asked for and given back. */
 export interface StrategyConfig {
+  /** Which kind this is, by its public name. */
   type: "none" | "simple" | "htex_auto_scale";
+  /** Idle time after which a block may go. */
   maxIdletimeMs: number;
+  /** Between two looks at the demand. */
   periodMs: number;
 }
 
 /** Keys of every provider. */
 export interface ProviderCommon {
+  /** Nodes of a block. */
   nodesPerBlock: number;
+  /** Blocks at the start. */
   initBlocks: number;
+  /** Blocks that always stay. */
   minBlocks: number;
+  /** Blocks at most. */
   maxBlocks: number;
+  /** Blocks wanted for a task, from 0 to 1. */
   parallelism: number;
   /** The administrator's or user's own shell text. */
   workerInit: string;
+  /** Limit of a scheduler's command. */
   cmdTimeoutMs: number;
   /** `null` where there is no launcher (Kubernetes). */
   launcher: LauncherConfig | null;
@@ -263,6 +314,7 @@ export type ProviderConfig =
 
 /** A launcher, with the keys that it takes. */
 export interface LauncherConfig {
+  /** Which kind this is, by its public name. */
   type:
     | "SimpleLauncher"
     | "SingleNodeLauncher"
@@ -274,7 +326,9 @@ export interface LauncherConfig {
     | "MpiExecLauncher"
     | "MpiRunLauncher"
     | "GnuParallelLauncher";
+  /** Whether everything is logged. */
   debug: boolean;
+  /** More options for the launcher's command. */
   overrides: string;
   /** WrappedLauncher. */
   prepend: string;

@@ -41,7 +41,7 @@ export function parseYaml(text: string, source: string): ParsedYaml {
   return {
     value: document.toJS({ maxAliasCount: 100 }),
     lineOf: (path) => {
-      for (let keys = [...path]; keys.length > 0; keys.pop()) {
+      for (const keys = [...path]; keys.length > 0; keys.pop()) {
         const node = document.getIn(keys, true) as { range?: [number, number, number] } | undefined;
         if (node?.range) return lineAt(node.range[0]);
       }

@@ -4,6 +4,7 @@
  * It owns the task table and decides what starts, losses and results mean; the parts do the work: intake.ts (tasks in),
  * outlet.ts (results out), managers.ts (who lives), ledger.ts (what was answered), ack_queue.ts (acknowledging late).
  * States: `idle` -> `running` -> `draining` -> `stopped`.
+ * A long file: what a start, a result or a loss means is decided here and nowhere else.
  * @module
  */
 import { backoffMs, errorText, type Logger, monoMs, sleep, wallMs } from "../base/mod.ts";
@@ -16,7 +17,7 @@ import {
   PRIORITY_LANES,
   type StartRecord,
 } from "../bus/mod.ts";
-import { encodeErrorResult, type ErrorCode } from "../compute/error_result.ts";
+import { encodeErrorResult, type ErrorCode } from "../compute/mod.ts";
 import { AckQueue } from "./ack_queue.ts";
 import { Intake, type SpecificationCheck } from "./intake.ts";
 import { Ledger } from "./ledger.ts";

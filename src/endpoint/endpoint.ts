@@ -28,7 +28,7 @@ import { specificationCheck } from "./specification.ts";
 import { LocalBlocks } from "./local_blocks.ts";
 import { EndpointLock, TOUCH_MS } from "./lock.ts";
 import { managerConfigFor } from "./manager_file.ts";
-import { registrationOf, statusReport } from "./reports.ts";
+import { knownId, registrationOf, statusReport } from "./reports.ts";
 
 /** Options of {@linkcode Endpoint}. */
 export interface EndpointOptions {
@@ -42,18 +42,31 @@ export interface EndpointOptions {
 
 /** What `status` shows. */
 export interface EndpointStatus {
+  /** What it does now. */
   state: string;
+  /** UUID of the endpoint. */
   endpointId: string;
+  /** Tells this class from others where `instanceof` cannot. */
   name: string;
+  /** Process id. */
   pid: number;
+  /** Host name. */
   host: string;
+  /** Milliseconds since the epoch. */
   startedMs: number;
+  /** Why no tasks are taken; `null` if they are. */
   intakePaused: string | null;
+  /** Why no blocks are started; `null` if they are. */
   broken: string | null;
+  /** States of the two AMQP connections and of the bus. */
   connections: { tasks: string; results: string; bus: boolean };
+  /** The bus. */
   bus: { pid: number | null; port: number | null; durability: string };
+  /** Tasks by state, and sums since the start. */
   counts: ReturnType<Bridge["counts"]>;
+  /** Blocks that are asked for or run. */
   blocks: { id: string; pid: number; state: string }[];
+  /** Last reports of the managers that live. */
   managers: ReturnType<Bridge["managers"]>;
 }
 
@@ -75,6 +88,7 @@ export class Endpoint {
   readonly #startedMs = wallMs();
   #idle = { beats: 0, still: 0, movement: "" };
 
+  /** Makes it; nothing happens before its first call. */
   constructor(options: EndpointOptions) {
     this.#options = options;
     this.#log = options.log.child("endpoint");
@@ -376,14 +390,5 @@ export class Endpoint {
     if (readIfThere(request) === undefined) return;
     Deno.removeSync(request);
     void this.stop({ why: "`endpoint stop` asked for it", endBlocks: true });
-  }
-}
-
-function knownId(paths: EndpointPaths): string | null {
-  try {
-    const { endpoint_id } = JSON.parse(readIfThere(paths.registration) ?? "{}");
-    return typeof endpoint_id === "string" ? endpoint_id : null;
-  } catch {
-    return null;
   }
 }

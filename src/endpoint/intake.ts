@@ -7,8 +7,12 @@
 import { backoffMs, errorText, type Logger, monoMs, sleep, wallNs } from "../base/mod.ts";
 import type { Consumer, Delivery } from "../amqp/types.ts";
 import { BusError, type EndpointBus, laneOf } from "../bus/mod.ts";
-import { encodeErrorResult, type ErrorResult } from "../compute/error_result.ts";
-import { decodeMessage, VERSION_BYTE } from "../compute/messages.ts";
+import {
+  decodeMessage,
+  encodeErrorResult,
+  type ErrorResult,
+  VERSION_BYTE,
+} from "../compute/mod.ts";
 import type { AckQueue, HeldDelivery } from "./ack_queue.ts";
 import type { Ledger } from "./ledger.ts";
 import type { TaskEntry, TaskTable } from "./task_table.ts";

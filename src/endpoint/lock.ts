@@ -22,9 +22,11 @@ export const TOUCH_MS = 15_000;
 
 /** Who runs the endpoint. */
 export interface LockContent extends ProcessIdentity {
+  /** UUID of the endpoint. */
   endpointId: string | null;
   /** Unix socket for status and commands; only on the same host. */
   controlSocket: string | null;
+  /** Milliseconds since the epoch. */
   startedMs: number;
 }
 

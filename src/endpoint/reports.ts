@@ -2,7 +2,7 @@
  * What is told to the service: the registration and the status reports (protocol.md sections 2 and 6).
  * @module
  */
-import { STANDS_IN_FOR, VERSION, wallMs } from "../base/mod.ts";
+import { type EndpointPaths, readIfThere, STANDS_IN_FOR, VERSION, wallMs } from "../base/mod.ts";
 import type { ManagerReport } from "../bus/mod.ts";
 import type { Registration } from "../compute/mod.ts";
 import { isPool, type UserEndpointConfig } from "../config/mod.ts";
@@ -90,4 +90,14 @@ export function statusReport(options: {
     heartbeat_period: config.heartbeatPeriodMs / 1000,
     active,
   };
+}
+
+/** The id under which this endpoint was registered before, if it was. */
+export function knownId(paths: EndpointPaths): string | null {
+  try {
+    const { endpoint_id } = JSON.parse(readIfThere(paths.registration) ?? "{}");
+    return typeof endpoint_id === "string" ? endpoint_id : null;
+  } catch {
+    return null;
+  }
 }

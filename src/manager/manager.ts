@@ -3,6 +3,7 @@
  *
  * States: `starting` -> `running` -> `draining` (takes no more, finishes what runs) -> `stopped`. The order of draining is:
  * stop taking, give back what has not begun, finish or end what runs, bring out results, goodbye.
+ * A long file: the state of a manager and every change of it are to be read in one place.
  * @module
  */
 import {
@@ -22,7 +23,7 @@ import type {
   ManagerReport,
   TaskDelivery,
 } from "../bus/mod.ts";
-import { encodeErrorResult, type ErrorCode } from "../compute/error_result.ts";
+import { encodeErrorResult, type ErrorCode } from "../compute/mod.ts";
 import type { Frame } from "./frames.ts";
 import type { ManagerConfig } from "./manager_config.ts";
 import { Nursery, type Worker, type WorkerEnd } from "./nursery.ts";
@@ -30,11 +31,15 @@ import { makeSlots, type NodeResources, nodeResources, type Slot, workerCount } 
 
 /** Options of {@linkcode Manager}. */
 export interface ManagerOptions {
+  /** As configured. */
   config: ManagerConfig;
+  /** Id of the manager, unique for each start. */
   managerId: string;
+  /** Id of the block. */
   blockId: string;
   /** Connects to the bus; a fake in tests. */
   connect(events: ManagerBusEvents): Promise<ManagerBus & { readonly secretHash: string }>;
+  /** Where records go. */
   log: Logger;
 }
 
@@ -102,6 +107,7 @@ export class Manager {
   #drainTimer?: number;
   readonly #threads: number;
 
+  /** Makes it; nothing happens before its first call. */
   constructor(options: ManagerOptions) {
     this.#options = options;
     this.#config = options.config;

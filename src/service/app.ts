@@ -4,7 +4,7 @@
  */
 import { type Context, Hono } from "hono";
 import { HTTPException } from "hono/http-exception";
-import { type Logger, STANDS_IN_FOR, wallMs } from "../base/mod.ts";
+import { type Logger, wallMs } from "../base/mod.ts";
 import { PublishError } from "../amqp/mod.ts";
 import { encodeMessage } from "../compute/mod.ts";
 import { authRoutes, bearer } from "./auth_routes.ts";
@@ -14,15 +14,20 @@ import type { Tokens } from "./tokens.ts";
 
 /** What the service is made of. */
 export interface ServiceDeps {
+  /** The database. */
   store: Store;
+  /** The broker. */
   broker: Broker;
+  /** Clients and tokens. */
   tokens: Tokens;
   /** Requests of one identity in ten seconds; 0: any number. */
   rateLimit: number;
+  /** Where records go. */
   log: Logger;
 }
 
-type Env = { Variables: { identity: string } };
+/** What each call knows. */
+export type Env = { Variables: { identity: string } };
 type Body = Record<string, unknown>;
 
 /** Bytes of one submission. */

@@ -37,12 +37,14 @@ export class Broker {
   #finished: { delivery: Delivery; consumer: Consumer }[] = [];
   #timer?: number;
 
+  /** Makes it; nothing happens before its first call. */
   constructor(options: { url: string; store: Store; log: Logger }) {
     this.#url = options.url;
     this.#store = options.store;
     this.#log = options.log.child("broker");
   }
 
+  /** AMQP URL with credentials: never to be logged. */
   get url(): string {
     return this.#url;
   }
@@ -70,6 +72,7 @@ export class Broker {
     await this.#publisher.opened();
   }
 
+  /** Closes all connections. */
   async stop(): Promise<void> {
     clearTimeout(this.#timer);
     await Promise.all([...this.#consumers, this.#publisher].map((part) => part?.close()));
@@ -99,6 +102,7 @@ export class Broker {
     };
   }
 
+  /** Removes an endpoint's task queue and what waits in it. */
   async deleteEndpointQueues(endpointId: string): Promise<void> {
     await this.#withChannel((channel) => channel.deleteQueue(`${endpointId}.tasks`));
   }

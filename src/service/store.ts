@@ -75,6 +75,7 @@ export class Store {
   readonly #db: DatabaseSync;
 
   /** @param dir made with mode 0700 if it is missing */
+  /** Makes it; nothing happens before its first call. */
   constructor(dir: string) {
     makePrivateDir(dir);
     const path = `${dir}/service.db`;
@@ -84,6 +85,7 @@ export class Store {
     this.#db.exec(SCHEMA);
   }
 
+  /** Ends it for good. */
   close(): void {
     this.#db.close();
   }
@@ -101,37 +103,45 @@ export class Store {
     }
   }
 
+  /** A setting's value. */
   setting(name: string): string | undefined {
     const row = this.#db.prepare("SELECT value FROM settings WHERE name = ?").get(name);
     return row?.value as string | undefined;
   }
 
+  /** Sets a setting. */
   setSetting(name: string, value: string): void {
     this.#db.prepare("INSERT OR REPLACE INTO settings VALUES (?, ?)").run(name, value);
   }
 
+  /** Adds a client. */
   addClient(client: { id: string; secretHash: string; name: string }): void {
     this.#db.prepare("INSERT OR REPLACE INTO clients VALUES (?, ?, ?)")
       .run(client.id, client.secretHash, client.name);
   }
 
+  /** A client by id. */
   client(id: string): { id: string; secret_hash: string; name: string } | undefined {
     return this.#db.prepare("SELECT * FROM clients WHERE id = ?").get(id) as never;
   }
 
+  /** Adds a function. */
   addFunction(row: FunctionRow): void {
     this.#db.prepare("INSERT INTO functions VALUES (?, ?, ?, ?, ?, ?)")
       .run(row.id, row.owner, row.name, row.packed, row.public, row.meta);
   }
 
+  /** A function by id. */
   function(id: string): FunctionRow | undefined {
     return this.#db.prepare("SELECT * FROM functions WHERE id = ?").get(id) as never;
   }
 
+  /** Removes a function. */
   deleteFunction(id: string): void {
     this.#db.prepare("DELETE FROM functions WHERE id = ?").run(id);
   }
 
+  /** Adds an endpoint, or changes what is registered of it. */
   putEndpoint(
     row: Omit<EndpointRow, "report" | "online_until" | "stopped" | "locked_until">,
   ): void {
@@ -144,27 +154,33 @@ export class Store {
       .run(row.id, row.owner, row.name, row.display_name, row.public, row.allowed, row.metadata);
   }
 
+  /** An endpoint by id. */
   endpoint(id: string): EndpointRow | undefined {
     return this.#db.prepare("SELECT * FROM endpoints WHERE id = ?").get(id) as never;
   }
 
+  /** All endpoints. */
   endpoints(): EndpointRow[] {
     return this.#db.prepare("SELECT * FROM endpoints").all() as never;
   }
 
+  /** Keeps a status report; `onlineUntil` 0 means it said goodbye. */
   reportEndpoint(id: string, report: string, onlineUntil: number): void {
     this.#db.prepare("UPDATE endpoints SET report = ?, online_until = ?, stopped = ? WHERE id = ?")
       .run(report, onlineUntil, onlineUntil === 0 ? 1 : 0, id);
   }
 
+  /** Refuses registrations until then (milliseconds since the epoch). */
   lockEndpoint(id: string, until: number): void {
     this.#db.prepare("UPDATE endpoints SET locked_until = ? WHERE id = ?").run(until, id);
   }
 
+  /** Removes an endpoint. */
   deleteEndpoint(id: string): void {
     this.#db.prepare("DELETE FROM endpoints WHERE id = ?").run(id);
   }
 
+  /** Adds a task that waits. */
   addTask(
     row: Pick<TaskRow, "id" | "owner" | "endpoint" | "function" | "task_group" | "deliver">,
   ): void {
@@ -174,10 +190,12 @@ export class Store {
     ).run(row.id, row.owner, row.endpoint, row.function, row.task_group, wallMs(), row.deliver);
   }
 
+  /** A task by id. */
   task(id: string): TaskRow | undefined {
     return this.#db.prepare("SELECT * FROM tasks WHERE id = ?").get(id) as never;
   }
 
+  /** All tasks of a group. */
   tasksOf(group: string): TaskRow[] {
     return this.#db.prepare("SELECT * FROM tasks WHERE task_group = ?").all(group) as never;
   }

@@ -31,6 +31,7 @@ export class Tokens {
   readonly #store: Store;
   readonly #key: string;
 
+  /** Makes it; nothing happens before its first call. */
   constructor(store: Store) {
     this.#store = store;
     const known = store.setting("token_key");
@@ -53,6 +54,7 @@ export class Tokens {
     return client && sameText(client.secret_hash, hash) ? client : null;
   }
 
+  /** A new token for a client. */
   async issue(clientId: string): Promise<string> {
     const body = `${clientId}.${Math.floor(wallMs() / 1000) + TOKEN_LIFE_S}`;
     return `${body}.${await this.#sign(body)}`;
@@ -68,6 +70,7 @@ export class Tokens {
     return this.#store.client(id!) ?? null;
   }
 
+  /** Makes a token worthless. */
   revoke(token: string): void {
     this.#store.setSetting(`revoked.${token}`, "1");
   }
