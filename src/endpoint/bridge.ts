@@ -125,6 +125,7 @@ export class Bridge {
   /** What the bus tells; to be given to `openBus`. */
   readonly busEvents: EndpointBusEvents = {
     onOpen: ({ sameServer }) => {
+      if (!sameServer) this.#suspectAll();
       if (this.#state !== "idle") void this.#recover(sameServer);
     },
     onLost: () => {
@@ -305,18 +306,19 @@ export class Bridge {
     }
   }
 
+  /** A new server process may have forgotten what it gave out, and give it out again. */
+  #suspectAll(): void {
+    this.#serverSinceMs = Math.floor(wallMs());
+    for (const entry of this.#table.values()) entry.suspectMs = this.#serverSinceMs;
+  }
+
   async #recoverServer(): Promise<void> {
     const { bus } = this.#links;
     if (this.#ledger.size === 0) await this.#ledger.load();
-    this.#serverSinceMs = Math.floor(wallMs());
     let leftovers = 0;
     let known = 0;
     for (const { taskId, lane } of await bus.storedTasks()) {
-      const entry = this.#table.get(taskId);
-      if (entry) {
-        if (entry.state === "waiting") entry.suspectMs = this.#serverSinceMs;
-        continue;
-      }
+      if (this.#table.get(taskId)) continue;
       if (this.#ledger.has(taskId)) {
         // answered, and its removal was lost with a crash
         const found = await bus.findTask(taskId);

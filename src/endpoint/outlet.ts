@@ -198,7 +198,8 @@ export class Outlet {
   async #remove(entry: TaskEntry, result: StoredResult): Promise<void> {
     const { bus, table, keepStart } = this.#options;
     await entry.storing;
-    if (result.own) await this.#deleteTask(entry);
+    // an acknowledgement counts only for what this server process knows that it gave out
+    if (result.own || entry.suspectMs > 0) await this.#deleteTask(entry);
     else await this.#ackTask(entry);
     if (entry.startSeq > 0 && !keepStart(entry)) bus.removeStart(entry.startSeq);
     bus.removeResult(result.seq);
@@ -217,7 +218,7 @@ export class Outlet {
     bus.removeTask(entry.lane, entry.seq);
   }
 
-  /** An answer of our own may be for a task that no manager was given, or that was never stored. */
+  /** For tasks that no manager was given, that were never stored, or that may be given out again. */
   async #deleteTask(entry: TaskEntry): Promise<void> {
     const { bus } = this.#options;
     if (entry.seq === 0) {
