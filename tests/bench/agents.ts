@@ -150,11 +150,15 @@ const STARTS: Record<Kind, (options: AgentOptions, dir: string) => Promise<Start
   },
 };
 
-/** The same words to both agents: one node, so many workers, everything else as it comes. */
+/**
+ * The same words to both agents: one node, so many workers whatever the machine's cores (by default there would be
+ * one a core at most), everything else as it comes.
+ */
 function config(workers: number): string {
   return `engine:
   type: GlobusComputeEngine
   max_workers_per_node: ${workers}
+  cores_per_worker: 0.1
   provider:
     type: LocalProvider
     init_blocks: 1

@@ -154,6 +154,11 @@ const PARTS: Record<string, Part> = {
     there: () => program("rabbitmq-server"),
     packages: ["rabbitmq-server"],
   },
+  network: {
+    name: "the tools for networks of the tests' own",
+    there: () => program("ip"),
+    packages: ["iproute2"],
+  },
   slurm: {
     name: "Slurm",
     there: () => program("slurmctld") && program("slurmd") && program("munged"),
@@ -164,11 +169,11 @@ const PARTS: Record<string, Part> = {
 /** Which parts a command needs; one that is not named needs Deno alone. */
 export const NEEDS: Record<string, string[]> = {
   ok: ["assets", "sdk"],
-  test: ["assets", "venv", "sdk", "rabbitmq"],
+  test: ["assets", "venv", "sdk", "rabbitmq", "network"],
   compile: ["assets", "venv"],
   demo: ["assets", "venv", "sdk", "rabbitmq"],
   bench: ["assets", "venv", "sdk", "rabbitmq"],
-  chaos: ["assets", "venv", "sdk", "rabbitmq", "slurm"],
+  chaos: ["assets", "venv", "sdk", "rabbitmq", "network", "slurm"],
   release: ["assets", "venv", "sdk"],
 };
 
