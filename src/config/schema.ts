@@ -123,7 +123,7 @@ export const userEndpoint = z.strictObject({
   local_compute_services: orDefault(z.boolean(), false),
   debug: orDefault(z.boolean(), false),
   admins: orNull(z.array(uuid)),
-  engine: z.unknown(),
+  engine: z.unknown().optional(),
   heartbeat_threshold: orDefault(number, 120),
   idle_heartbeats_soft: orDefault(count, 0),
   idle_heartbeats_hard: orDefault(count, 5760),
