@@ -4,7 +4,7 @@
  * @module
  */
 import { endMarked } from "./processes.ts";
-import { type Broker, freePort, startBroker } from "./rabbitmq.ts";
+import { type Broker, startBroker } from "./rabbitmq.ts";
 
 /** Project folder. */
 export const ROOT = new URL("../../", import.meta.url).pathname.replace(/\/$/, "");
