@@ -35,6 +35,9 @@ export interface Site extends AsyncDisposable {
 
 /** Starts a site; the service listens where the SDK's `local_compute_services` looks, so one at a time. */
 export async function startSite(): Promise<Site> {
+  // the SDK knows one address of a local service only: sites of other test runs on this host have to wait
+  const port = await Deno.open("/tmp/endpoint-tests-port-5000.lock", { create: true, write: true });
+  await port.lock(true);
   const mark = `site-${crypto.randomUUID().slice(0, 8)}`;
   const broker = await startBroker();
   const dir = await Deno.makeTempDir({ prefix: `${mark}-` });
@@ -106,11 +109,14 @@ export async function startSite(): Promise<Site> {
     },
     [Symbol.asyncDispose]: async () => {
       for (const name of names) await site.endpoint("stop", name);
-      Deno.kill(service.pid, "SIGTERM");
+      try {
+        Deno.kill(service.pid, "SIGTERM");
+      } catch { /* it ended before, which the test has noticed */ }
       await service.status;
       await endMarked(`SITE_MARK=${mark}`);
       await broker[Symbol.asyncDispose]();
       await Deno.remove(dir, { recursive: true });
+      port.close();
     },
   };
   return site;
