@@ -109,30 +109,38 @@ export function docFaults(output: string): { code: number; text: string } {
   return { code: faults.length > 0 ? 1 : 0, text: faults.join("\n") };
 }
 
+/**
+ * A network of the suite's own, where that can be had: loopback alone. Tests never leave the host, and nobody else's
+ * service answers at the port where the SDK looks for a local one.
+ */
+const OWN_NETWORK = ["unshare", "--net", "sh", "-c", 'ip link set lo up; exec "$@"', "sh"];
+
+async function ownNetwork(): Promise<string[]> {
+  if (Deno.uid() !== 0) return [];
+  try {
+    const [program, ...args] = OWN_NETWORK;
+    const { success } = await new Deno.Command(program!, {
+      args: [...args, "ip", "route", "get", "127.0.0.1"],
+      stdout: "null",
+      stderr: "null",
+    }).output();
+    return success ? OWN_NETWORK : [];
+  } catch {
+    return [];
+  }
+}
+
 /** Runs one suite to its end or its time limit. */
 async function runSuite(suite: Suite, only: string[]): Promise<Counts & { note?: string }> {
   const report = `${RESULTS}/${suite.name}.xml`;
   await Deno.remove(report).catch(() => {});
   const tests = suite.dirs?.flatMap((dir) => files(dir, isTest))
     .filter((file) => only.length === 0 || only.includes(file));
-  const argv = tests
-    ? [
-      Deno.execPath(),
-      "test",
-      "-A",
-      "--no-check",
-      `--junit-path=${report}`,
-      ...(only.length ? [] : suite.args ?? []),
-      ...tests,
-    ]
-    : [
-      `${ROOT}/.tools/sdk-venv/bin/python`,
-      "-m",
-      "pytest",
-      "-q",
-      `--junitxml=${report}`,
-      "tests/python",
-    ];
+  const runner = tests
+    ? [Deno.execPath(), "test", "-A", "--no-check", `--junit-path=${report}`]
+    : [`${ROOT}/.tools/sdk-venv/bin/python`, "-m", "pytest", "-q", `--junitxml=${report}`];
+  const extra = only.length ? [] : suite.args ?? [];
+  const argv = [...await ownNetwork(), ...runner, ...extra, ...tests ?? ["tests/python"]];
   const child = new Deno.Command(argv[0]!, {
     args: argv.slice(1),
     cwd: ROOT,
