@@ -154,10 +154,17 @@ export function sendNak(connection: NatsConnection, subject: string): void {
 
 /** Headers that make the store accept a message only if the subject's last sequence is `seq` (0: none). */
 export function expectLast(seq: number): MsgHdrs {
+  if (seq === 0) return EXPECT_NONE;
+  return expectSequence(seq);
+}
+
+function expectSequence(seq: number): MsgHdrs {
   const h = headers();
   h.set("Nats-Expected-Last-Subject-Sequence", String(seq));
   return h;
 }
+
+const EXPECT_NONE = expectSequence(0);
 
 /** How {@linkcode PullRequests} works. */
 export interface PullOptions {

@@ -71,6 +71,8 @@ interface Seat {
   deaths: number;
 }
 
+/** Asked for once: it is in the details of every result. */
+const HOST = Deno.hostname();
 /** Bytes of results not yet stored, above which no more tasks are taken. */
 const UNSTORED_BYTES = 64 * 1024 * 1024;
 /** A manager that has had no bus and no task for so long ends. */
@@ -207,7 +209,7 @@ export class Manager {
       secretHash: this.#bus.secretHash,
       blockId,
       jobId: Deno.env.get("SLURM_JOB_ID") ?? Deno.env.get("PBS_JOBID") ?? null,
-      host: Deno.hostname(),
+      host: HOST,
       pid: Deno.pid,
       bootId: bootId(),
       version: VERSION,
@@ -378,7 +380,7 @@ export class Manager {
       globus_compute_sdk_version: null,
       endpoint_id: this.#config.endpointId,
       endpoint_version: VERSION,
-      host: Deno.hostname(),
+      host: HOST,
       block_id: this.#options.blockId,
       manager_id: this.#options.managerId,
       worker: running.slot,
@@ -466,7 +468,7 @@ export class Manager {
     why: string,
     options: { cancelled?: boolean } = {},
   ): void {
-    const host = Deno.hostname();
+    const host = HOST;
     const text = options.cancelled
       ? `The task was ended on node ${host}: ${why}`
       : `WorkerLost: the worker that ran the task on node ${host} was lost: ${why}`;
