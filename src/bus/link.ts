@@ -94,9 +94,11 @@ export class Link {
   async close(): Promise<void> {
     if (this.#end.signal.aborted) return;
     const connection = this.#connection;
+    const limit = new AbortController();
     try {
-      await Promise.race([connection?.flush(), sleep(1000)]);
+      await Promise.race([connection?.flush(), sleep(1000, { signal: limit.signal })]);
     } catch { /* it is gone already */ }
+    limit.abort();
     this.#end.abort(new Error("The bus connection was closed"));
     this.#opened.reject(this.#end.signal.reason);
     await connection?.close();

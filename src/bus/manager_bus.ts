@@ -7,7 +7,7 @@
  * @module
  */
 import type { Msg } from "nats";
-import { backoffMs, errorText, type Logger, monoMs, sleep, wallMs } from "../base/mod.ts";
+import { backoffMs, deadline, errorText, type Logger, monoMs, sleep, wallMs } from "../base/mod.ts";
 import { BusError, expectLast, PullRequests, StreamPublisher } from "./jetstream.ts";
 import { Link, type NatsConnection } from "./link.ts";
 import { BusNames, DEFAULT_LANE, PRIORITY_LANES, taskIdOf, TICKET_MARK } from "./names.ts";
@@ -305,12 +305,22 @@ class JetStreamManagerBus implements ManagerBus {
     else this.#room++;
   }
 
+  /** A request of its own: a task is delivered under its own subject, which `request` would not recognise. */
   async #takeOne(connection: NatsConnection, lane: string): Promise<Msg | null> {
-    const subject = `$JS.API.CONSUMER.MSG.NEXT.${this.#names.tasks}.${lane}`;
-    const message = await connection.request(subject, '{"batch":1,"no_wait":true}', {
-      timeout: 5000,
+    const reply = `${this.#names.inbox("manager")}.${connection.info!.client_id}q${this.#nonce++}`;
+    const answered = Promise.withResolvers<Msg | null>();
+    const subscription = connection.subscribe(reply, {
+      max: 1,
+      callback: (error, message) => answered.resolve(error ? null : message),
     });
-    return message.reply?.startsWith("$JS.ACK") ? message : null;
+    const subject = `$JS.API.CONSUMER.MSG.NEXT.${this.#names.tasks}.${lane}`;
+    connection.publish(subject, '{"batch":1,"no_wait":true}', { reply });
+    try {
+      const message = await deadline(answered.promise, 5000, "a priority task");
+      return message?.reply?.startsWith("$JS.ACK") ? message : null;
+    } finally {
+      subscription.unsubscribe();
+    }
   }
 
   async #open(): Promise<StreamPublisher> {
